@@ -1786,10 +1786,10 @@ MISTAKES = [
         ("serving/test_front.py::test_without_the_token_there_is_nothing",),
     ),
     Mistake(
-        "serving: a client that leaves is not noticed",
-        "serving.forward:gone",
-        "(await receive())['type'] != 'http.disconnect'",
-        "True",
+        "serving: a client that leaves is waited for",
+        "serving.transformers_app:UntilLeft.put",
+        "self.left.is_set()",
+        "False",
         ("serving/test_front.py::test_a_client_that_leaves_ends_the_generation",),
     ),
 ]

@@ -15,7 +15,7 @@ from trimtab.serving.changes import by_engine
 from trimtab.serving.dialects import Dialect, settings_of
 from trimtab.serving.front import Front
 from trimtab.serving.run import Stoppable, bound
-from trimtab.serving.transformers_app import Served, app_of
+from trimtab.serving.transformers_app import DialServer, app_of
 
 TOKEN = "a-token-of-tests"
 
@@ -41,7 +41,7 @@ def dial_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def site(dial_folder):
     """The front, its engine and their model."""
-    engine = Served(dial_folder, "tiny")
+    engine = DialServer(dial_folder, "tiny")
     with running(app_of(engine, "engine-key")) as inner:
         dialect = Dialect("transformers", settings_of(dial_folder))
         front = Front("tiny", read_dial(dial_folder), dialect, inner, "engine-key", TOKEN, by_engine)

@@ -19,7 +19,7 @@ from trimtab.models.dial import read_dial
 from trimtab.serving.changes import by_engine, pieces
 from trimtab.serving.dialects import Dialect
 from trimtab.serving.front import Front
-from trimtab.serving.refusals import Refused
+from trimtab.serving.refusals import RequestRefused
 
 ASK = [{"role": "user", "content": "count 3"}]
 CHAT = "/v1/chat/completions"
@@ -264,7 +264,7 @@ def test_a_request_to_vllm_brings_the_strength_as_it_takes_it():
     assert asked == {
         "messages": ASK, "n": 2, "temperature": 0, "vllm_xargs": {"penalty_strength": 1.2, "strength": 0.5},
     }  # fmt: skip
-    with pytest.raises(Refused, match="vllm_xargs must be a mapping"):
+    with pytest.raises(RequestRefused, match="vllm_xargs must be a mapping"):
         Dialect("vllm").request({"vllm_xargs": "x"}, 0.5)
 
 

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from trimtab.serving.dialects import Dialect
 from trimtab.serving.forward import forward
-from trimtab.serving.refusals import Refused
+from trimtab.serving.refusals import RequestRefused
 
 
 class Changes(Protocol):
@@ -75,7 +75,9 @@ class Followed:
         if response.status_code != 200:
             from trimtab.serving.refusals import in_form
 
-            raise Refused(in_form(response.content, response.status_code)["error"]["message"], response.status_code)
+            raise RequestRefused(
+                in_form(response.content, response.status_code)["error"]["message"], response.status_code
+            )
         content = json.loads(response.content)["choices"][0]["logprobs"]["content"]
         return [one["logprob"] for one in content]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trimtab.serving.refusals import Refused
+from trimtab.serving.refusals import RequestRefused
 from trimtab.serving.strengths import FIELD
 
 EngineName = Literal["vllm", "transformers"]
@@ -32,24 +32,24 @@ class Dialect:
         if self.engine == "vllm":
             given = asked.get("vllm_xargs", {})
             if not isinstance(given, dict):
-                raise Refused("vllm_xargs must be a mapping", param="vllm_xargs")
+                raise RequestRefused("vllm_xargs must be a mapping", param="vllm_xargs")
             return {**asked, "vllm_xargs": {**given, FIELD: strength}}
         return self._for_transformers(asked, strength)
 
     def _for_transformers(self, asked: dict[str, Any], strength: float | list[float]) -> dict[str, Any]:
         for name in ("generation_config", "vllm_xargs"):
             if name in asked:
-                raise Refused(f"{name} is not taken here; put strength beside the other fields", param=name)
+                raise RequestRefused(f"{name} is not taken here; put strength beside the other fields", param=name)
         if asked.pop("n", 1) != 1:
-            raise Refused("n: this engine gives one answer a request (vLLM gives several)", param="n")
+            raise RequestRefused("n: this engine gives one answer a request (vLLM gives several)", param="n")
         for name in NOT_BY_TRANSFORMERS:
             if asked.pop(name, None) not in (None, False, 0, "none", {"type": "text"}):
-                raise Refused(f"{name} is not supported by this engine, transformers; leave it out", param=name)
+                raise RequestRefused(f"{name} is not supported by this engine, transformers; leave it out", param=name)
         for name in WITHOUT_EFFECT:
             asked.pop(name, None)
         warm = asked["temperature"]
         if isinstance(warm, bool) or not isinstance(warm, int | float) or not 0 <= warm < float("inf"):
-            raise Refused(f"temperature must be a number of at least 0, got {warm!r}", param="temperature")
+            raise RequestRefused(f"temperature must be a number of at least 0, got {warm!r}", param="temperature")
         asked["generation_config"] = json.dumps({**self.settings, "do_sample": warm > 0, FIELD: strength})
         if warm == 0:
             del asked["temperature"]
@@ -75,13 +75,13 @@ def most_tokens(body: Mapping[str, Any]) -> int | None:
     """The most tokens that a request allows for its answer; None if it does not say.
 
     Raises:
-        Refused: for anything but a positive whole number.
+        RequestRefused: for anything but a positive whole number.
     """
     for name in ("max_completion_tokens", "max_tokens"):
         value = body.get(name)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise Refused(f"{name} must be a whole number of at least 1, got {value!r}", param=name)
+            raise RequestRefused(f"{name} must be a whole number of at least 1, got {value!r}", param=name)
         return value
     return None

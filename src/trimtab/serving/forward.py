@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from trimtab.serving.refusals import Refused, in_form
+from trimtab.serving.refusals import RequestRefused, in_form
 
 EVENTS = "text/event-stream"
 
@@ -33,7 +33,7 @@ async def forward(
         change: of the JSON of an answer that is not streamed.
 
     Raises:
-        Refused: if the engine does not answer (502).
+        RequestRefused: if the engine does not answer (502).
     """
     client: httpx.AsyncClient = request.app.state.client
     asked = client.build_request(method, path, json=body)
@@ -53,7 +53,7 @@ async def forward(
     try:
         found = json.loads(raw)
     except ValueError:
-        raise Refused("the engine's answer is no JSON", 502) from None
+        raise RequestRefused("the engine's answer is no JSON", 502) from None
     return JSONResponse(change(found) if change else found, headers=headers)
 
 
@@ -61,7 +61,7 @@ async def unless_gone(request: Request, work: Any) -> Any:
     """What the engine gives, or None as soon as the client is gone: the connection to the engine is closed then.
 
     Raises:
-        Refused: if the engine does not answer.
+        RequestRefused: if the engine does not answer.
     """
     tasks = [asyncio.ensure_future(work), asyncio.ensure_future(gone(request.receive))]
     try:
@@ -70,7 +70,7 @@ async def unless_gone(request: Request, work: Any) -> Any:
             return tasks[0].result()
         return None
     except httpx.HTTPError as error:
-        raise Refused(f"the engine does not answer ({type(error).__name__})", 502) from None
+        raise RequestRefused(f"the engine does not answer ({type(error).__name__})", 502) from None
     finally:
         for task in tasks:
             task.cancel()

@@ -19,8 +19,8 @@ from trimtab.models.dial import DialConfig
 from trimtab.serving.changes import Changes
 from trimtab.serving.dialects import Dialect, most_tokens
 from trimtab.serving.forward import forward
-from trimtab.serving.page import Page
-from trimtab.serving.refusals import Refused, error_body
+from trimtab.serving.page import DialPage
+from trimtab.serving.refusals import RequestRefused, error_body
 from trimtab.serving.strengths import FIELD, read_strength
 
 LARGEST = 16 * 2**20
@@ -64,7 +64,7 @@ class Front:
                 app.state.client = client
                 yield
 
-        page = Page.load()
+        page = DialPage.load()
         handlers = Handlers(self)
         routes = [
             Route("/", page.endpoint),
@@ -75,7 +75,7 @@ class Front:
             Route("/v1/chat/completions", handlers.chat, methods=["POST"]),
         ]
         app = Starlette(
-            routes=routes, lifespan=lifespan, exception_handlers={Refused: _refused, 404: _http, 405: _http}
+            routes=routes, lifespan=lifespan, exception_handlers={RequestRefused: _refused, 404: _http, 405: _http}
         )
         return Guarded(app, self.token)
 
@@ -98,7 +98,7 @@ class Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN and not self._knows(scope):
-            refused = Refused("the token is missing or wrong; send Authorization: Bearer TOKEN (api_key)", 401)
+            refused = RequestRefused("the token is missing or wrong; send Authorization: Bearer TOKEN (api_key)", 401)
             return await refused.response()(scope, receive, send)
         return await self.app(scope, receive, send)
 
@@ -143,10 +143,10 @@ class Handlers:
         check_chat(body, self.front.name)
         answer = body.get("answer")
         if not isinstance(answer, str):
-            raise Refused("answer must be the text whose tokens are asked about", param="answer")
+            raise RequestRefused("answer must be the text whose tokens are asked about", param="answer")
         strength, warning = read_strength(body.get(FIELD), self.front.dial)
         if isinstance(strength, list):
-            raise Refused("strength must be one number here", param=FIELD)
+            raise RequestRefused("strength must be one number here", param=FIELD)
         return await self.front.changes(request, body, answer, strength, warning)
 
 
@@ -158,32 +158,34 @@ async def read_body(request: Request) -> dict[str, Any]:
     """The JSON object that a request brings.
 
     Raises:
-        Refused: if it is none, or too large.
+        RequestRefused: if it is none, or too large.
     """
     raw = bytearray()
     async for part in request.stream():
         raw += part
         if len(raw) > LARGEST:
-            raise Refused(f"the request is larger than {LARGEST:,} bytes", 413)
+            raise RequestRefused(f"the request is larger than {LARGEST:,} bytes", 413)
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise Refused(f"the request is no JSON: {str(error)[:100]}") from None
+        raise RequestRefused(f"the request is no JSON: {str(error)[:100]}") from None
     if not isinstance(body, dict):
-        raise Refused("the request must be a JSON object")
+        raise RequestRefused("the request must be a JSON object")
     return body
 
 
 def check_chat(body: Mapping[str, Any], name: str) -> None:
-    """Raise Refused for messages that are none, another model, and a misspelt strength, which an engine may ignore."""
+    """Raise RequestRefused for messages that are none, another model, and a misspelt strength, which an engine may ignore."""
     for key in body:
         if key != FIELD and closest(key.lower(), [FIELD]):
-            raise Refused(f"there is no field {key[:100]!r}; did you mean {FIELD!r}?", param=key)
+            raise RequestRefused(f"there is no field {key[:100]!r}; did you mean {FIELD!r}?", param=key)
     if body.get("model", name) != name:
-        raise Refused(f"there is no model {str(body['model'])[:100]!r} here; the model is {name!r}", 404, "model")
+        raise RequestRefused(
+            f"there is no model {str(body['model'])[:100]!r} here; the model is {name!r}", 404, "model"
+        )
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
-        raise Refused('messages must be a list such as [{"role": "user", "content": "..."}]', param="messages")
+        raise RequestRefused('messages must be a list such as [{"role": "user", "content": "..."}]', param="messages")
     for one in messages:
         if not isinstance(one.get("role"), str) or not isinstance(one.get("content", ""), str | list | None):
-            raise Refused("each message needs a role, and its content must be text or parts", param="messages")
+            raise RequestRefused("each message needs a role, and its content must be text or parts", param="messages")

@@ -11,7 +11,7 @@ KINDS = {401: "authentication_error", 404: "not_found_error", 502: "engine_error
 """status of HTTP -> OpenAI's name for such an error"""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is not passed on.
 
     Args:

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from trimtab.models.dial import DialConfig
-from trimtab.serving.refusals import Refused, shown
+from trimtab.serving.refusals import RequestRefused, shown
 
 FIELD = "strength"
 MOST_PARTS = 65_536
@@ -21,25 +21,25 @@ def read_strength(value: Any, dial: DialConfig, most_tokens: int | None = None) 
         A number, or a list of numbers, each for an equal part of the answer; and a warning, or nothing.
 
     Raises:
-        Refused: for anything else, and for what lies beyond the dial's limits.
+        RequestRefused: for anything else, and for what lies beyond the dial's limits.
     """
     if value is None:
         return dial.default, ""
     parts = value if isinstance(value, list) else [value]
     for one in parts:
         if isinstance(one, bool) or not isinstance(one, int | float):
-            raise Refused(f"strength must be a number, or a list of numbers, got {shown(value)}", param=FIELD)
+            raise RequestRefused(f"strength must be a number, or a list of numbers, got {shown(value)}", param=FIELD)
         if not _finite(one):
-            raise Refused(f"strength must be finite, got {shown(value)}", param=FIELD)
+            raise RequestRefused(f"strength must be finite, got {shown(value)}", param=FIELD)
     if not parts:
-        raise Refused("strength is an empty list; give a number, or a list of numbers", param=FIELD)
+        raise RequestRefused("strength is an empty list; give a number, or a list of numbers", param=FIELD)
     if len(parts) > (most_tokens or MOST_PARTS):
-        raise Refused(
+        raise RequestRefused(
             f"strength has {len(parts)} parts, and the answer at most {most_tokens or MOST_PARTS} tokens", param=FIELD
         )
     low, high = dial.limits
     if beyond := [one for one in parts if not low <= one <= high]:
-        raise Refused(f"strength must lie between {low:g} and {high:g}, got {beyond[0]:g}", param=FIELD)
+        raise RequestRefused(f"strength must lie between {low:g} and {high:g}, got {beyond[0]:g}", param=FIELD)
     numbers = [float(one) for one in parts]
     return (numbers if isinstance(value, list) else numbers[0]), _warning(numbers, dial)
 

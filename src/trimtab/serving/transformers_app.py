@@ -35,7 +35,7 @@ from transformers.generation.streamers import BaseStreamer
 from trimtab.decoding.dial.custom_generate import generate as dial
 from trimtab.serving.changes import pieces
 from trimtab.serving.forward import unless_gone
-from trimtab.serving.refusals import Refused, error_body
+from trimtab.serving.refusals import RequestRefused, error_body
 from trimtab.serving.start import KEY
 
 AT_A_TIME = 4
@@ -114,7 +114,7 @@ class Handler(ChatCompletionHandler):
         return self.name, self.model, self.tokenizer
 
 
-class Served:
+class DialServer:
     """The model of a folder, and its answers."""
 
     def __init__(self, folder: Path, name: str):
@@ -137,13 +137,13 @@ class Served:
             answer = await unless_gone(request, self.handler.handle_request(body, os.urandom(8).hex()))
             return answer or Response(status_code=499)  # nobody reads it
         except dial.DialRequestError as error:
-            raise Refused(str(error)) from None
+            raise RequestRefused(str(error)) from None
 
     def _prompt(self, body: dict[str, Any]) -> list[int]:
         """Its tokens.
 
         Raises:
-            Refused: if the messages do not fit the model's template.
+            RequestRefused: if the messages do not fit the model's template.
         """
         try:
             messages = self.handler.get_processor_inputs_from_messages(body["messages"], Modality.LLM)
@@ -152,15 +152,19 @@ class Served:
                 **body.get("chat_template_kwargs", {}),
             )["input_ids"]  # fmt: skip
         except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Refused(f"the messages do not fit the model's chat template: {error}", param="messages") from None
+            raise RequestRefused(
+                f"the messages do not fit the model's chat template: {error}", param="messages"
+            ) from None
 
     def _check_room(self, body: dict[str, Any], room: int) -> None:
         read = f"the prompt has {self.longest - room:,} tokens, and the model reads {self.longest:,}"
         if room < 1:
-            raise Refused(f"{read}; shorten it", param="messages")
+            raise RequestRefused(f"{read}; shorten it", param="messages")
         for name in ("max_completion_tokens", "max_tokens"):
             if (body.get(name) or 0) > room:
-                raise Refused(f"{read}: there is room for {room:,} more, and {name} is {body[name]:,}", param=name)
+                raise RequestRefused(
+                    f"{read}: there is room for {room:,} more, and {name} is {body[name]:,}", param=name
+                )
 
     async def changes(self, request: Request) -> Response:
         body = await request.json()
@@ -209,11 +213,11 @@ class Keyed:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         given = dict(scope.get("headers", ())).get(b"authorization", b"")
         if scope["type"] == "http" and scope["path"] != "/health" and not hmac.compare_digest(given, self.wanted):
-            return await Refused("wrong key", 401).response()(scope, receive, send)
+            return await RequestRefused("wrong key", 401).response()(scope, receive, send)
         return await self.app(scope, receive, send)
 
 
-def app_of(served: Served, key: str) -> Keyed:
+def app_of(served: DialServer, key: str) -> Keyed:
     """The ASGI application."""
     routes = [
         Route("/v1/chat/completions", served.chat, methods=["POST"]),
@@ -222,7 +226,7 @@ def app_of(served: Served, key: str) -> Keyed:
         Route("/health", served.health),
     ]
     handlers = {
-        Refused: lambda request, error: error.response(),
+        RequestRefused: lambda request, error: error.response(),
         HTTPException: lambda request, error: JSONResponse(
             error_body(str(error.detail), 400 if error.status_code == 422 else error.status_code),
             400 if error.status_code == 422 else error.status_code,
@@ -235,7 +239,7 @@ def main() -> None:
     folder, name, host, port = sys.argv[1:]
     key = os.environ.pop(KEY)
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    served = Served(Path(folder), name)
+    served = DialServer(Path(folder), name)
     uvicorn.run(app_of(served, key), host=host, port=int(port), log_level="warning", access_log=False)
 
 

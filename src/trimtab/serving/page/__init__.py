@@ -14,7 +14,7 @@ STYLE, SCRIPT = "/* page.css */", "/* page.js */"
 
 
 @dataclass(frozen=True)
-class Page:
+class DialPage:
     document: str
     policy: str
 
