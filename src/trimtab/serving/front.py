@@ -175,7 +175,7 @@ async def read_body(request: Request) -> dict[str, Any]:
 
 
 def check_chat(body: Mapping[str, Any], name: str) -> None:
-    """Raise RequestRefused for messages that are none, another model, and a misspelt strength, which an engine may ignore."""
+    """Raise RequestRefused for no messages, another model, or a misspelt strength, which an engine may ignore."""
     for key in body:
         if key != FIELD and closest(key.lower(), [FIELD]):
             raise RequestRefused(f"there is no field {key[:100]!r}; did you mean {FIELD!r}?", param=key)
