@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from trimtab.serving.dialects import Dialect
 from trimtab.serving.forward import forward
-from trimtab.serving.refusals import RequestRefused
+from trimtab.serving.refusals import RequestRefused, in_form
 
 
 class Changes(Protocol):
@@ -71,10 +72,11 @@ class Followed:
             },
             strength,
         )  # fmt: skip
-        response = await request.app.state.client.post("/v1/chat/completions", json=asked)
+        try:
+            response = await request.app.state.client.post("/v1/chat/completions", json=asked)
+        except httpx.HTTPError as error:
+            raise RequestRefused(f"the engine does not answer ({type(error).__name__})", 502) from None
         if response.status_code != 200:
-            from trimtab.serving.refusals import in_form
-
             raise RequestRefused(
                 in_form(response.content, response.status_code)["error"]["message"], response.status_code
             )
