@@ -15,6 +15,7 @@ SLOW = {"test_exec_timeout", "test_exec_timeout_kills_process", "test_exec_timeo
 """of inspect's checks, those that wait"""
 KNOWN = {
     "test_exec_as_user": "there is one user",
+    "test_exec_permission_error": "a sandbox has no /etc/passwd",
     "test_read_file_is_directory": "files outside of /workspace and /tmp are not read",
     "test_exec_as_nonexistent_user": "there is one user",
 }
