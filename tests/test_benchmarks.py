@@ -34,6 +34,7 @@ SCRIPTS = (
     "engines",
     "rollouts",
     "agent",
+    "gym",
 )
 sys.path.insert(0, str(BENCHMARKS))
 
