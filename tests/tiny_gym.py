@@ -69,11 +69,14 @@ def engine() -> str:
 
 
 def both_engines() -> list[Any]:
-    """bubblewrap and its fall-back, each skipped where it is not installed."""
-    return [
-        pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed"))
-        for name in ("bwrap", "unshare")
-    ]
+    """bubblewrap and its fall-back, skipped where not installed; the fall-back is slow where it is not needed."""
+    found = []
+    for name in ("bwrap", "unshare"):
+        marks = [pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed")]
+        if name == "unshare" and shutil.which("bwrap") is not None:
+            marks.append(pytest.mark.slow)
+        found.append(pytest.param(name, marks=marks))
+    return found
 
 
 def said(episode: Episode, command: str) -> dict[str, Any]:
