@@ -8,8 +8,9 @@ import trimtab
 from trimtab import cli
 from trimtab.common.errors import UserError
 
-INSIDE = {"_Twice", "RecordError", "Degenerate", "NotAsked", "Undecided", "UserError"}
-"""subclasses of ValueError that never leave the function that catches them"""
+INSIDE = {"_Twice", "RecordError", "Degenerate", "NotAsked", "Undecided", "UserError", "DialRequestError"}
+"""subclasses of ValueError that never leave the function that catches them, and that of a file that runs without
+trimtab"""
 PLAIN = {
     "metrics", "objectives", "core", "methods", "data", "runs", "models/identity_layer.py", "evals/suites/geomrel.py",
     "train/settings.py",
