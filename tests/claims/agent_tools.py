@@ -63,7 +63,9 @@ def shares(updates: int, parts: Sequence[float]) -> list[int]:
 def stages(updates: int) -> list[dict[str, Any]]:
     """Of all arms; the backbone is shared by both forms of GLPFT."""
 
-    def stage(name: str, agent: str, steps: int, rate: float, policy: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def stage(
+        name: str, agent: str, steps: int, rate: float, policy: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         training = {"max_steps": steps, "learning_rate": rate, "warmup_steps": min(40, max(1, steps // 10))}
         return {"name": name, "data": {"agent": agent}, "training": training, **({"models": policy} if policy else {})}
 

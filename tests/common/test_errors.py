@@ -13,7 +13,7 @@ INSIDE = {"_Twice", "RecordError", "Degenerate", "NotAsked", "Undecided", "UserE
 trimtab"""
 PLAIN = {
     "metrics", "objectives", "core", "methods", "data", "runs", "models/identity_layer.py", "evals/suites/geomrel.py",
-    "train/settings.py",
+    "train/settings.py", "gym/task.py",
 }  # fmt: skip
 """where a plain ValueError is for a caller in Python, or caught: by pydantic (settings), by `data.sources` (rows)"""
 

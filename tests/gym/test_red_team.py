@@ -152,6 +152,7 @@ def test_memory_that_is_too_much_is_not_had(cell):
     assert "MemoryError" in output
 
 
+@pytest.mark.slow  # seconds
 def test_processes_that_together_hold_too_much_memory_are_killed(cell):
     hog = "python3 -c \"x = b'x' * 900_000_000; import time; time.sleep(100)\" & "
     cell.call("run_command", {"command": hog * 3 + "wait", "session_id": "m"})
