@@ -1814,6 +1814,13 @@ MISTAKES = [
         ("serving/test_front.py::test_without_the_token_there_is_nothing",),
     ),
     Mistake(
+        "serving: every request has the full strength",
+        "serving.front:Handlers.chat",
+        "self.front.dialect.request(body, strength)",
+        "self.front.dialect.request(body, 1.0)",
+        ("serving/test_front.py::test_answers_differ_between_strengths_and_two_at_once_are_those_of_one_by_one",),
+    ),
+    Mistake(
         "serving: a client that leaves is waited for",
         "serving.transformers_app:UntilLeft.put",
         "self.left.is_set()",

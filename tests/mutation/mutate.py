@@ -123,9 +123,9 @@ def function(tree: ast.Module, name: str) -> ast.AST:
 
     def look(node: ast.AST, path: str) -> None:
         for child in ast.iter_child_nodes(node):
-            named = isinstance(child, ast.FunctionDef | ast.ClassDef)
+            named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
             here = f"{path}.{child.name}" if named else path
-            if isinstance(child, ast.FunctionDef) and f"{here}".endswith(f".{name}"):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and f"{here}".endswith(f".{name}"):
                 found.append(child)
             look(child, here)
 

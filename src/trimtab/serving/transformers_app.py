@@ -166,7 +166,7 @@ class DialServer:
                     f"{read}: there is room for {room:,} more, and {name} is {body[name]:,}", param=name
                 )
 
-    async def changes(self, request: Request) -> Response:
+    async def changed(self, request: Request) -> Response:
         body = await request.json()
         found = self.tokenizer(body["answer"], add_special_tokens=False, return_offsets_mapping=True)
         prompt, ids = self._prompt(body), found["input_ids"]
@@ -221,7 +221,7 @@ def app_of(served: DialServer, key: str) -> Keyed:
     """The ASGI application."""
     routes = [
         Route("/v1/chat/completions", served.chat, methods=["POST"]),
-        Route("/dial/changes", served.changes, methods=["POST"]),
+        Route("/dial/changes", served.changed, methods=["POST"]),
         Route("/v1/models", served.models),
         Route("/health", served.health),
     ]
