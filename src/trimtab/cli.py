@@ -36,6 +36,7 @@ COMMANDS = {
     "edit": "edit",
     "generate": "generate",
     "export": "export",
+    "sweep": "sweep",
     "clean": "clean",
     "compare-decoding": "compare_decoding",
     "eval": "evaluate",

@@ -1827,4 +1827,25 @@ MISTAKES = [
         "False",
         ("serving/test_front.py::test_a_client_that_leaves_ends_the_generation",),
     ),
+    Mistake(
+        "sweep: the distance from the original is measured backwards",
+        "evals.dial_sweep:kl_to_ends",
+        "forward_kl(log_0, log_s)",
+        "forward_kl(log_s, log_0)",
+        ("evals/test_dial_sweep.py::test_halfway_between_two_known_distributions",),
+    ),
+    Mistake(
+        "sweep: a break is seen where there is no interval",
+        "evals.dial_sweep:is_worse",
+        "nll.low",
+        "nll.estimate",
+        ("evals/test_dial_sweep.py::test_one_prompt_shows_no_break",),
+    ),
+    Mistake(
+        "sweep: loops are good answers",
+        "evals.dial_sweep:is_worse",
+        "again.low > tolerance",
+        "False",
+        ("evals/test_dial_sweep.py::test_answers_that_begin_to_repeat_break_too",),
+    ),
 ]

@@ -22,7 +22,7 @@ class ExportSettings(CommandSettings):
     out: Path
     """New folder."""
     range: Annotated[str | None, Shown("LOW,HIGH")] = None
-    """Recommended strengths; by default 0,1."""
+    """Recommended strengths; by default those that `trimtab sweep RUN` found, else 0,1."""
     strength: Annotated[float | None, Shown("S"), Field(allow_inf_nan=False, ge=-10, le=10)] = None
     """Plain weights at one strength: exact at 0 and 1, else distilled by TrRa, which KEY=VALUE sets as in a recipe."""
     adapter: bool = False
@@ -72,7 +72,7 @@ def export_into(settings: ExportSettings, console: "Console", recommended: tuple
         UserError: for a mistake of the user; nothing is left behind then.
     """
     from trimtab.common.terminal import say
-    from trimtab.runs.exporting import export_dial, source_of
+    from trimtab.runs.exporting import export_dial, measured_range, source_of
     from trimtab.runs.plain_export import export_adapter, export_distilled, export_exact
 
     source, out = source_of(settings.run), settings.out.expanduser()
@@ -80,7 +80,7 @@ def export_into(settings: ExportSettings, console: "Console", recommended: tuple
         base = export_adapter(source, out)
         say(console, f'{out}: an adapter on {base}; load it with PeftModel.from_pretrained(MODEL, "{out}")')
     elif settings.strength is None:
-        dial = export_dial(source, out, recommended)
+        dial = export_dial(source, out, recommended or measured_range(source))
         low, high = dial.recommended
         say(console, f"{out}: any strength, recommended {low:g} to {high:g}; requests to copy are in {out}/README.md")
         say(console, f"serve it with: transformers serve --trust-remote-code {out}")

@@ -129,7 +129,7 @@ def main(settings: GenerateSettings) -> None:
     generate(asked, settings)
 
 
-def parse_strengths(words: Sequence[str]) -> tuple[float, ...]:
+def parse_strengths(words: Sequence[str], option: str = "--strength") -> tuple[float, ...]:
     """Numbers from comma-separated words.
 
     Raises:
@@ -140,9 +140,9 @@ def parse_strengths(words: Sequence[str]) -> tuple[float, ...]:
         try:
             found.append(float(word))
         except ValueError:
-            raise SettingsError(f"--strength: {word!r} is not a number; write 0.5, or 0,0.5,1 for several") from None
+            raise SettingsError(f"{option}: {word!r} is not a number; write 0.5, or 0,0.5,1 for several") from None
         if not math.isfinite(found[-1]):
-            raise SettingsError(f"--strength: {word} is not finite")
+            raise SettingsError(f"{option}: {word} is not finite")
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ DIAL = """\
 aligned model), and the logits are mixed: z = (1 - s) z_original + s z_aligned. The strength s is chosen for each
 request: 0 is the original model, 1 the aligned one, and both cost one pass; others cost two, in one batch.
 
-Recommended: {low:g} to {high:g} (warned about outside); refused below {least:g} and above {most:g}.
+{recommended} (warned about outside); refused below {least:g} and above {most:g}.
 
 ## transformers
 
@@ -84,9 +84,15 @@ def of_dial(name: str, dial: DialConfig, trained: str) -> str:
     """
     base = f"base_model: {dial.base}\n" if _on_hub(dial.base) else ""
     origin = f"`{dial.base}`, realigned by {dial.method}. " if dial.base and dial.method else ""
-    (low, high), (least, most) = dial.recommended, dial.limits
-    body = DIAL.format(name=name, origin=origin, low=low, high=high, least=least, most=most)
+    least, most = dial.limits
+    body = DIAL.format(name=name, origin=origin, recommended=range_line(dial.recommended), least=least, most=most)
     return HEAD.format(", custom_generate", base) + body + _how(trained)
+
+
+def range_line(span: tuple[float, float]) -> str:
+    """How the card begins to name the recommended strengths."""
+    low, high = span
+    return f"Recommended: {low:g} to {high:g}"
 
 
 PLAIN = """\

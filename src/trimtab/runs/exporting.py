@@ -13,17 +13,20 @@ from typing import Any
 
 import yaml
 
+from trimtab.common import fingerprint
 from trimtab.common.disk import check_writable, made, writing_to
 from trimtab.common.errors import UserError, looked_in
-from trimtab.common.files import read_json, write_atomic
+from trimtab.common.files import read_json, write_atomic, write_together
 from trimtab.common.workdir import RECIPE
 from trimtab.models import folder as model_folder
-from trimtab.models.dial import KEY, LIMITS, DialConfig
+from trimtab.models.dial import KEY, LIMITS, DialConfig, read_dial
 from trimtab.models.places import ADAPTER
 from trimtab.runs import export_card
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 """kinds of models (`model_type`) whose exported dial is tested token for token"""
+SWEEP = "sweep.json"
+"""what `trimtab sweep` has measured"""
 CODE = "custom_generate/generate.py"
 KINDS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 """files of a model and its tokenizer"""
@@ -167,6 +170,45 @@ def export_dial(source: Source, out: Path, recommended: tuple[float, float] | No
         code.write_text((files("trimtab.decoding") / "dial" / CODE).read_text(encoding="utf-8"), encoding="utf-8")
         (part / "README.md").write_text(export_card.of_dial(out.name, dial, trained(source)), encoding="utf-8")
     return dial
+
+
+def measured_beside(source: Source) -> Path:
+    """The folder that `trimtab sweep` writes by default."""
+    place = source.run or source.model
+    place = place if place.name not in ("", "..") else place.resolve()
+    return place.with_name(f"{place.name}.sweep")
+
+
+def weights_of(source: Source) -> str:
+    """Fingerprint of the files of weights."""
+    return fingerprint.of_files(sorted(source.model.glob("*.safetensors")))
+
+
+def measured_range(source: Source) -> tuple[float, float] | None:
+    """The range that `trimtab sweep` recommends; None if nothing was measured.
+
+    Raises:
+        ExportError: if other weights were measured, or the file holds no range.
+    """
+    path = measured_beside(source) / SWEEP
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if found.get("weights") != weights_of(source):
+        raise ExportError(f"{path} is of other weights; measure them with trimtab sweep --force, or give --range")
+    return parse_span(",".join(map(str, found["recommended"])))
+
+
+def write_recommended(folder: Path, recommended: tuple[float, float]) -> None:
+    """Write a range into an exported folder: its config and its model card."""
+    dial = read_dial(folder)
+    config, card = read_json(folder / "config.json"), folder / "README.md"
+    config |= {KEY: replace(dial, recommended=recommended).tree()}
+    texts = {folder / "config.json": json.dumps(config, indent=2)}
+    if card.is_file():
+        before, now = (export_card.range_line(span) for span in (dial.recommended, recommended))
+        texts[card] = card.read_text(encoding="utf-8").replace(before, now, 1).rstrip("\n")
+    write_together({path: text + "\n" for path, text in texts.items()})
 
 
 def copy_model(model: Path, out: Path, *, weights: bool = True, config: bool = True) -> None:

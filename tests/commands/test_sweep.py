@@ -1,0 +1,112 @@
+"""`trimtab sweep`: a folder with a dial is measured, and the range goes into the export."""
+
+import json
+import sys
+
+import pytest
+
+import tiny_dial
+import tiny_folder
+from trimtab import cli
+from trimtab.models.dial import read_dial
+from trimtab.runs.exporting import export_dial, source_of
+
+
+def command(capsys, monkeypatch, *words):
+    """Exit code, and what stdout and stderr say."""
+    monkeypatch.setattr(sys, "argv", ["trimtab", "sweep", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    return ended.value.code or 0, said.out, said.err
+
+
+def prompts(folder):
+    (folder / "prompts.txt").write_text("What is rain?\nName a colour.\nAnd <you>?\n")
+    return "--prompts", folder / "prompts.txt", "--max-new-tokens", "4"
+
+
+def test_a_folder_is_measured_and_told_its_range(tmp_path, capsys, monkeypatch):
+    folder = tiny_dial.export(tmp_path, recommended=(-1.0, 1.0))
+    words = (*prompts(tmp_path), "--strengths", "2", "--tolerance", "1000")
+    code, out, err = command(capsys, monkeypatch, folder, *words, "--write")
+    assert code == 0, err
+    assert "recommended: 0 to 2; no measured strength breaks" in out
+    found = json.loads((tmp_path / "dial.sweep" / "sweep.json").read_text())
+    assert [one["strength"] for one in found["strengths"]] == [0, 1, 2]
+    assert "NaN" not in (tmp_path / "dial.sweep" / "sweep.json").read_text()
+    assert found["strengths"][0]["kl_original"] == [0, 0, 0]
+    assert found["strengths"][1]["kl_aligned"] == [0, 0, 0]
+    assert read_dial(folder).recommended == (0, 2)
+    assert "Recommended: 0 to 2 (warned about outside)" in (folder / "README.md").read_text()
+    page = (tmp_path / "dial.sweep" / "report.html").read_text()
+    assert page.count("<figure") == 5
+    assert "And &lt;you&gt;?" in page
+
+    lines = tmp_path / "dial.sweep" / "strengths.jsonl"
+    before = lines.read_text()
+    code, out, _ = command(capsys, monkeypatch, folder, *words, "--strengths", "0.5,2")
+    assert code == 0
+    assert lines.read_text().startswith(before)
+    assert lines.read_text().count("\n") == 4
+
+    assert export_dial(source_of(folder), tmp_path / "same").recommended == (0, 2)
+
+
+def test_an_export_reads_the_range_beside_the_run_and_only_of_these_weights(tmp_path, capsys, monkeypatch):
+    trained = tiny_dial.save(tmp_path / "trained")
+    code, _, err = command(
+        capsys, monkeypatch, trained, *prompts(tmp_path), "--strengths", "-1,1", "--tolerance", "1000"
+    )
+    assert code == 0, err
+    code, out, _ = tiny_dial.command(capsys, monkeypatch, trained, tmp_path / "dial")
+    assert code == 0
+    assert "recommended -1 to 1" in out
+    path = tmp_path / "trained.sweep" / "sweep.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "weights": "others"}))
+    said = tiny_dial.refused(capsys, monkeypatch, tmp_path, trained, tmp_path / "other")
+    assert "sweep.json is of other weights" in said
+    code, out, _ = tiny_dial.command(capsys, monkeypatch, trained, tmp_path / "other", "--range", "0,2")
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--strengths", "a"], "--strengths: 'a' is not a number"),
+        (["--strengths", ""], "--strengths: '' is not a number"),
+        (["--strengths", "nan"], "--strengths: nan is not finite"),
+        (["--strengths", "0,11"], "--strengths: 11 leaves the limits of the dial, -10 to 10"),
+        (["--measure", "lenght"], "there is no reward 'lenght'"),
+        (["--measure", "exact"], "answer"),
+        (["--write"], "trained has no dial; write a folder that has one with: trimtab export RUN FOLDER"),
+        (["--prompts", "nothing.jsonl"], "nothing.jsonl"),
+    ],
+)
+def test_a_mistake_costs_one_line_and_leaves_nothing(words, message, tmp_path, capsys, monkeypatch):
+    refused(capsys, monkeypatch, tiny_dial.save(tmp_path / "trained"), words, message)
+
+
+def test_a_model_without_a_dial_cannot_be_measured(tmp_path, capsys, monkeypatch):
+    tiny_folder.save(tmp_path / "plain")
+    refused(capsys, monkeypatch, tmp_path / "plain", [], "plain has no dial: no layer was inserted into its model")
+
+
+def refused(capsys, monkeypatch, folder, words, message):
+    before = sorted(folder.parent.iterdir())
+    code, out, err = command(capsys, monkeypatch, folder, *words)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert sorted(folder.parent.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_a_trained_run_is_measured_and_exported(tmp_path, capsys, monkeypatch):
+    run = tiny_dial.trained_run(tmp_path)
+    code, out, err = command(capsys, monkeypatch, run, *prompts(tmp_path), "--strengths", "0.5,1.5", "--tolerance", "9")
+    assert code == 0, err
+    code, _, _ = tiny_dial.command(capsys, monkeypatch, run, tmp_path / "dial")
+    assert code == 0
+    assert read_dial(tmp_path / "dial").recommended == (0, 1.5)
