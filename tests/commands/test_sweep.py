@@ -105,7 +105,7 @@ def refused(capsys, monkeypatch, folder, words, message):
 @pytest.mark.slow
 def test_a_trained_run_is_measured_and_exported(tmp_path, capsys, monkeypatch):
     run = tiny_dial.trained_run(tmp_path)
-    code, out, err = command(capsys, monkeypatch, run, *prompts(tmp_path), "--strengths", "0.5,1.5", "--tolerance", "9")
+    code, _, err = command(capsys, monkeypatch, run, *prompts(tmp_path), "--strengths", "0.5,1.5", "--tolerance", "9")
     assert code == 0, err
     code, _, _ = tiny_dial.command(capsys, monkeypatch, run, tmp_path / "dial")
     assert code == 0

@@ -84,7 +84,9 @@ def measure(
     """
     answers, ids, sums = [], [], []
     ends = set(end_tokens(tokenizer, model))
-    how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    how: dict[str, Any] = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    )
     for start in range(0, len(rows), AT_A_TIME):
         asked = [asked_by(row, f"row {start + i}") for i, row in enumerate(rows[start:][:AT_A_TIME], 1)]
         given: Any = encode_prompts(tokenizer, asked).to(model.device)
