@@ -66,8 +66,41 @@ def test_an_export_reads_the_range_beside_the_run_and_only_of_these_weights(tmp_
     path.write_text(json.dumps({**json.loads(path.read_text()), "weights": "others"}))
     said = tiny_dial.refused(capsys, monkeypatch, tmp_path, trained, tmp_path / "other")
     assert "sweep.json is of other weights" in said
+    path.write_text("[]")
+    said = tiny_dial.refused(capsys, monkeypatch, tmp_path, trained, tmp_path / "other")
+    assert "sweep.json holds no range; measure again" in said
     code, out, _ = tiny_dial.command(capsys, monkeypatch, trained, tmp_path / "other", "--range", "0,2")
     assert code == 0
+
+
+def test_a_line_that_is_no_strength_is_refused(tmp_path, capsys, monkeypatch):
+    trained = tiny_dial.save(tmp_path / "trained")
+    words = (trained, *prompts(tmp_path), "--strengths", "1")
+    assert command(capsys, monkeypatch, *words)[0] == 0
+    lines = tmp_path / "trained.sweep" / "strengths.jsonl"
+    lines.write_text('{"strength": 2}\n')
+    code, _, err = command(capsys, monkeypatch, *words)
+    assert code == 2
+    assert "strengths.jsonl holds a line that is no strength; add --force to measure again" in err
+
+
+def test_a_reward_of_ones_own_is_measured(tmp_path, capsys, monkeypatch):
+    (tmp_path / "mine.py").write_text("def short(completions, **kwargs):\n    return [2.5 for _ in completions]\n")
+    words = (*prompts(tmp_path), "--strengths", "1", "--measure", f"{tmp_path}/mine.py:short", "--temperature", "0.7")
+    code, _, err = command(capsys, monkeypatch, tiny_dial.save(tmp_path / "trained"), *words)
+    assert code == 0, err
+    found = json.loads((tmp_path / "trained.sweep" / "sweep.json").read_text())
+    assert found["strengths"][0]["property"] == [2.5, 2.5, 2.5]
+
+
+def test_nothing_is_left_of_a_reward_that_fails(tmp_path, capsys, monkeypatch):
+    (tmp_path / "mine.py").write_text("def bad(completions, **kwargs):\n    raise KeyError('x')\n")
+    words = [*prompts(tmp_path), "--measure", f"{tmp_path}/mine.py:bad"]
+    trained = tiny_dial.save(tmp_path / "trained")
+    code, _, err = command(capsys, monkeypatch, trained, *words)
+    assert code == 2
+    assert "reward bad" in err or "mine.py:bad" in err
+    assert not (tmp_path / "trained.sweep").exists()
 
 
 @pytest.mark.parametrize(
@@ -81,6 +114,7 @@ def test_an_export_reads_the_range_beside_the_run_and_only_of_these_weights(tmp_
         (["--measure", "exact"], "answer"),
         (["--write"], "trained has no dial; write a folder that has one with: trimtab export RUN FOLDER"),
         (["--prompts", "nothing.jsonl"], "nothing.jsonl"),
+        (["--prompts", "nothing.txt"], "nothing.txt"),
     ],
 )
 def test_a_mistake_costs_one_line_and_leaves_nothing(words, message, tmp_path, capsys, monkeypatch):

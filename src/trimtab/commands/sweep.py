@@ -202,7 +202,10 @@ def _measured(
     from trimtab.models.inference import load_for_inference
 
     lines = work.records(LINES, "strength", what="strengths")
-    there = {line["strength"] for line in lines.rows}
+    try:
+        there = {AtStrength(**line).strength for line in lines.rows}
+    except TypeError:
+        raise SweepError(f"{lines.path} holds a line that is no strength; add --force to measure again") from None
     if missing := [strength for strength in settings.chosen if strength not in there]:
         model = load_for_inference(str(source.model), settings.how)
         how: Any = {"new": settings.max_new_tokens, "temperature": settings.temperature, "seed": settings.seed}

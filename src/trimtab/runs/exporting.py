@@ -194,6 +194,8 @@ def measured_range(source: Source) -> tuple[float, float] | None:
     if not path.is_file():
         return None
     found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("recommended"), list):
+        raise ExportError(f"{path} holds no range; measure again with trimtab sweep --force, or give --range")
     if found.get("weights") != weights_of(source):
         raise ExportError(f"{path} is of other weights; measure them with trimtab sweep --force, or give --range")
     return parse_span(",".join(map(str, found["recommended"])))
