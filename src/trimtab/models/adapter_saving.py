@@ -39,7 +39,7 @@ def save(policy: Any, folder: Path, base: str | None) -> None:
     if base is not None and not Path(base).expanduser().is_dir():
         base, _, revision = base.partition("@")
     config.base_model_name_or_path, config.revision = base, revision or None
-    policy.save_pretrained(folder, save_embedding_layers="auto" if _adapts_tokens(policy) else False)
+    policy.save_pretrained(folder)
     if base is None:  # PEFT names the model that the layers came from
         _set_config(folder, base_model_name_or_path=None, revision=None)
     initial = getattr(policy, "_trimtab_initial", None)
@@ -62,15 +62,6 @@ def save(policy: Any, folder: Path, base: str | None) -> None:
         rank_pattern={key: 2 * r for key, r in (settings.get("rank_pattern") or {}).items()},
         alpha_pattern={key: scale * a for key, a in (settings.get("alpha_pattern") or {}).items()},
     )
-
-
-def _adapts_tokens(policy: Any) -> bool:
-    """Whether the embedding or the head has an adapter. PEFT stores their own weights then; of others it would look for
-    the base's config, on the Hub too, to see whether the vocabulary has grown, and a grown base has no name here."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    found = (policy.get_input_embeddings(), policy.get_output_embeddings())
-    return any(isinstance(one, BaseTunerLayer) for one in found)
 
 
 def _config(folder: Path) -> dict[str, Any]:
