@@ -20,6 +20,7 @@ from trimtab.engines.vllm import (
     EngineMissing,
     Serve,
     VLLMServer,
+    cache_bytes,
     check_port,
     command_line,
     find_vllm,
@@ -72,8 +73,6 @@ class ServeTeacherSettings(CommandSettings):
 
 
 SETTINGS = ServeTeacherSettings
-ON_A_CPU = 1.0
-"""GiB of the KV cache where nobody says how much"""
 
 
 def main(settings: ServeTeacherSettings) -> None:
@@ -149,15 +148,6 @@ def serve_of(settings: ServeTeacherSettings) -> Serve:
         eager=settings.eager,
         more=more,
     )
-
-
-def cache_bytes(gib: float | None) -> int | None:
-    """As asked; else on a CPU one GiB, where vLLM would claim nine tenths of the memory, and on a GPU what is left."""
-    import torch
-
-    if gib is None and torch.cuda.is_available():
-        return None
-    return int((ON_A_CPU if gib is None else gib) * 2**30)
 
 
 def folder_of(model: str) -> str:

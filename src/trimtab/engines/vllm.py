@@ -52,6 +52,19 @@ class EngineFailed(FailedOutside):
     """A server that did not start, or ended."""
 
 
+ON_A_CPU = 1.0
+"""GiB of the KV cache where nobody says how much"""
+
+
+def cache_bytes(gib: float | None) -> int | None:
+    """As asked; else on a CPU one GiB, where vLLM would claim nine tenths of the memory, and on a GPU what is left."""
+    import torch
+
+    if gib is None and torch.cuda.is_available():
+        return None
+    return int((ON_A_CPU if gib is None else gib) * 2**30)
+
+
 def find_vllm() -> str:
     """The program `vllm`: that of TRIMTAB_VLLM, on the PATH, or of `make engines`.
 

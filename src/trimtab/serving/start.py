@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from trimtab.common.errors import UserError
-from trimtab.engines.vllm import LOOPBACK, EngineMissing, Serve, VLLMServer, find_vllm, free_port
+from trimtab.engines.vllm import LOOPBACK, EngineMissing, Serve, VLLMServer, cache_bytes, find_vllm, free_port
 from trimtab.serving.dialects import EngineName
 
 KEY = "TRIMTAB_ENGINE_KEY"
@@ -126,13 +126,5 @@ class VLLMSettings:
 
 
 def vllm_settings(dtype: str, max_length: int | None, gib: float | None, eager: bool, more: str) -> VLLMSettings:
-    """As a command line says it; on a CPU vLLM would claim nine tenths of the memory, and gets one GiB."""
-    if gib is None and not _has_gpu():
-        gib = 1.0
-    return VLLMSettings(dtype, max_length, None if gib is None else int(gib * 2**30), eager, tuple(shlex.split(more)))
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+    """As a command line says it."""
+    return VLLMSettings(dtype, max_length, cache_bytes(gib), eager, tuple(shlex.split(more)))
