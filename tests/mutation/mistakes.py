@@ -105,6 +105,13 @@ MISTAKES = [
         ("gym/test_gym_actions.py::test_a_long_text",),
     ),
     Mistake(
+        "gym: a trajectory calls a busy session idle",
+        "gym.trajectory:GymTrajectory.add",
+        "one.idle",
+        "one.alive",
+        ("gym/test_gym_trajectory.py::test_a_step_is_a_line",),
+    ),
+    Mistake(
         "agents: observations may be of any length",
         "agents.tools:Toolbox.run",
         "shortened(text, self.longest)",

@@ -1,0 +1,93 @@
+"""What a run of an agent leaves: `trajectory.jsonl`, a line for each step, and `gym.json`, what came of it all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab import __version__
+from trimtab.common.errors import UserError
+from trimtab.common.files import JsonLines, json_line, read_json, write_atomic
+from trimtab.gym.actions import Action
+from trimtab.gym.episode import Episode
+from trimtab.gym.observation import GymObservation
+
+TRAJECTORY, RESULT = "trajectory.jsonl", "gym.json"
+KEYS = ("step", "seconds", "took", "action", "observation", "said", "tokens", "sessions")
+"""of a line"""
+
+
+class GymRunError(UserError):
+    """A folder that holds no run, or one that cannot go on."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Who works on what, as `gym.json` holds it besides the result of the episode."""
+
+    agent: str
+    title: str
+    """of the task"""
+    model: str | None = None
+    seed: int = 0
+    task_folder: str | None = None
+    """None for a task that comes with trimtab"""
+
+
+class GymTrajectory(JsonLines):
+    """The steps of a run, each appended when its observation has come. A torn last line is cut off."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder / TRAJECTORY, *KEYS, what="steps", error=GymRunError)
+
+    def add(
+        self,
+        episode: Episode,
+        action: Action,
+        observation: GymObservation,
+        took: float,
+        said: str | None = None,
+        tokens: int | None = None,
+    ) -> dict[str, Any]:
+        """Append a step.
+
+        Args:
+            took: seconds of the action.
+            said: the model's words beside the call.
+            tokens: of the model's call, read and written.
+        """
+        sessions = {name: "idle" if one.idle else "busy" for name, one in episode.sessions.sessions.items()}
+        row = {
+            "step": len(self.rows) + 1,
+            "seconds": round(episode.budget.seconds, 3),
+            "took": round(took, 3),
+            "action": {"name": action.name, "arguments": action.model_dump(mode="json")},
+            "observation": observation.to_dict(),
+            "said": said,
+            "tokens": tokens,
+            "sessions": sessions,
+        }
+        self.append([row])
+        return row
+
+
+def write_result(episode: Episode, facts: RunFacts) -> dict[str, Any]:
+    """Write `gym.json` as things stand."""
+    found = {**episode.result(), **vars(facts), "trimtab": __version__}
+    write_atomic(episode.folder / RESULT, json_line(found, indent=1))
+    return found
+
+
+def read_result(folder: Path) -> Mapping[str, Any]:
+    """What `gym.json` of a run holds.
+
+    Raises:
+        GymRunError: if there is none.
+    """
+    path = folder / RESULT
+    if not path.is_file():
+        raise GymRunError(f"{folder} is not a run of `trimtab gym run`: it has no {RESULT}")
+    found = read_json(path)
+    if not isinstance(found, dict) or not {"task", "version", "agent", "submissions"} <= found.keys():
+        raise GymRunError(f"{path} is not what `trimtab gym run` writes")
+    return found
