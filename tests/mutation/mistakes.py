@@ -38,6 +38,7 @@ EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
 SCOPE = "models/test_scope.py::"
 TOOL_CALLS, TOOL_SUITE = "metrics/test_tool_calls.py::", "evals/test_tools.py::"
 TOOLBOXES, PYTHON_TOOLS = "agents/test_toolboxes.py::", "agents/test_python_tools.py::"
+PROCESS, GYM_PAGE = "gym/test_process_metrics.py::", "report/test_gym_page.py::"
 WORLD, ARGUMENTS = "data/generators/test_tool_world.py::", "data/test_tool_arguments.py::"
 
 MISTAKES = [
@@ -82,6 +83,27 @@ MISTAKES = [
         "len(stack) == 1",
         "False",
         ("gym/test_gym_workspace.py::test_a_path_that_leads_out",),
+    ),
+    Mistake(
+        "gym: an edit that failed counts as one",
+        "gym.process_metrics:process_metrics",
+        'names[at] in EDITS and one["observation"]["success"]',
+        "names[at] in EDITS",
+        (f"{PROCESS}test_eval_abuse_is",),
+    ),
+    Mistake(
+        "gym: a file is another one by its whole path",
+        "gym.process_metrics:_path",
+        "posixpath.normpath(posixpath.join(WORKSPACE, path))",
+        "path",
+        (f"{PROCESS}test_an_edit_is_read_before", f"{PROCESS}test_an_edit_is_rolled_back"),
+    ),
+    Mistake(
+        "gym: nine looks in a row are a deadlock",
+        "gym.process_metrics:_share_in_runs",
+        "length >= least",
+        "length >= least - 1",
+        (f"{PROCESS}test_ten_looks", f"{PROCESS}test_the_third_identical"),
     ),
     Mistake(
         "gym: a crash of the evaluator costs a submission",
