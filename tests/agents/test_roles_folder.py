@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ import yaml
 import tiny_agent
 import tiny_folder
 from trimtab.agents.loop import Agent
-from trimtab.agents.making import make_roles
+from trimtab.agents.making import make_roles, roles_of_stages
 from trimtab.agents.roles import load_roles, read_roles
 from trimtab.agents.speakers import EndpointSpeaker, RolesError
 
@@ -212,3 +213,34 @@ def test_what_makes_no_roles_folder_is_refused_and_leaves_nothing(files, tmp_pat
         make_roles(tmp_path / "full", runs)
     note, *_ = make_roles(tmp_path / "out", {**runs, "caller": run_of(files, tmp_path / "y", "caller", agent=False)})
     assert "was not trained by data.agent, so that it may not know what a caller writes" in note
+
+
+def stages_of(folder, **roles):
+    for name, role in roles.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "recipe.yaml").write_text(yaml.safe_dump({"data": {"agent": role}}))
+    return folder
+
+
+def test_the_stages_of_a_run_are_its_roles(tmp_path):
+    run = stages_of(tmp_path / "run", first="backbone", plan="planner", call="caller", tell="summarizer", sft=None)
+    names = {"planner": "plan", "caller": "call", "summarizer": "tell"}
+    assert roles_of_stages(run, {}) == {role: str(run / name) for role, name in names.items()}
+    other = roles_of_stages(run, {"summarizer": "http://h/v1#m"})
+    assert other == {"planner": str(run / "plan"), "caller": str(run / "call"), "summarizer": "http://h/v1#m"}
+    assert roles_of_stages(run, {"backbone": "mine"}) == {"backbone": "mine"}
+    alone = stages_of(tmp_path / "alone", one="backbone", plan="planner")
+    assert roles_of_stages(alone, {}) == {"backbone": str(alone / "one")}
+
+
+def test_stages_that_leave_a_role_open_are_refused(tmp_path):
+    run = stages_of(tmp_path / "run", plan="planner", call="caller", again="caller")
+    with pytest.raises(RolesError, match="there are stages for caller, planner; a roles folder needs"):
+        roles_of_stages(run, {})
+    with pytest.raises(RolesError, match="again and .*call are both caller; name one by --caller"):
+        roles_of_stages(run, {"summarizer": "mine"})
+    assert roles_of_stages(run, {"summarizer": "mine", "caller": "own"})["caller"] == "own"
+    with pytest.raises(RolesError, match="there are stages for no role of an agent"):
+        roles_of_stages(stages_of(tmp_path / "none", sft=None), {})
+    with pytest.raises(RolesError, match=r"--stages nowhere is no folder \(looked for in"):
+        roles_of_stages(Path("nowhere"), {})

@@ -2,8 +2,9 @@
 
     python tests/claims/agent_tools.py --out benchmarks/results/claims_agent_tools.json
     python tests/claims/agent_tools.py --seeds 0 --work FOLDER --out FILE.json
+    python tests/claims/agent_tools.py --policy pieces-3m --whole --updates 1200 --batch 8 --rows 4000 --out FILE.json
 
-SmolLM2-135M with a LoRA adapter makes as many updates of as many samples in each arm: `single`, one model on whole
+SmolLM2-135M with a LoRA adapter, or another policy with all its weights, makes as many updates of as many samples in each arm: `single`, one model on whole
 trajectories; `one stage`, planner, caller and summariser, each from the original; `multi-task`, one model asked as each
 of the three; `GLPFT`, a backbone for most of the updates, which is merged, then the three roles from it. Learning rates
 are those of the recipe `tiny_agent`; none is chosen here.
@@ -57,12 +58,12 @@ def shares(updates: int, parts: Sequence[float]) -> list[int]:
     return [*found, updates - sum(found)]
 
 
-def stages(updates: int, policy: str) -> list[dict[str, Any]]:
-    """Of all arms."""
+def stages(updates: int, policy: str, lora: dict[str, Any] | None = LORA) -> list[dict[str, Any]]:
+    """Of all arms; without `lora` all weights are trained."""
 
     def stage(name: str, agent: str, steps: int, rate: float = 1e-3, start: str = policy) -> dict[str, Any]:
         training = {"max_steps": steps, "learning_rate": rate, "warmup_steps": min(4, max(1, steps // 10))}
-        models = {"policy": start, "lora": LORA}
+        models = {"policy": start, **({"lora": lora} if lora else {})}
         return {"name": name, "models": models, "data": {"agent": agent}, "training": training}
 
     backbone, *local = shares(updates, (0.6, 0.13, 0.17, 0.1))
@@ -87,7 +88,7 @@ def recipe(seed: int, args: argparse.Namespace, folder: Path) -> Path:
             "max_length": 1024, "bf16": False, "gradient_checkpointing": False, "save_strategy": "no",
             "logging_steps": 5,
         },
-        "stages": stages(args.updates, args.policy),
+        "stages": stages(args.updates, args.policy, None if args.whole else LORA),
         "seed": seed,
         "output": str(folder / "runs"),
     }  # fmt: skip
@@ -156,6 +157,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--updates", type=int, default=90, help="of each arm, over all its models")
     parser.add_argument("--policy", default="smollm2-135m")
+    parser.add_argument("--whole", action="store_true", help="train all weights, not an adapter")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rows", type=int, default=400, help="trajectories to learn from")
     parser.add_argument("--tasks", type=int, default=15, help="of each split")

@@ -20,6 +20,8 @@ def test_roles_of_glpft_start_from_the_backbone_and_the_others_from_the_original
     starts = {one["name"]: one["models"]["policy"] for one in stages(90, "model")}
     assert {name for name, start in starts.items() if start == "@backbone"} == {f"glpft_{role}" for role in ROLES}
     assert set(starts.values()) == {"@backbone", "model"}
+    assert all("lora" in one["models"] for one in stages(90, "model"))
+    assert not any("lora" in one["models"] for one in stages(90, "model", None))
 
 
 def test_differences_are_paired_by_seed_and_left_out_where_one_was_not_measured():

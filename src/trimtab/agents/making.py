@@ -11,6 +11,7 @@ import yaml
 from trimtab.agents.roles import FILE, KINDS, VERSION, adapters_of, check_tokenizers, read_roles
 from trimtab.agents.speakers import EndpointSpeaker, RolesError, is_endpoint
 from trimtab.common.disk import check_writable
+from trimtab.common.errors import looked_in
 from trimtab.common.files import write_atomic
 from trimtab.common.workdir import RECIPE
 from trimtab.models.builtin import BUILTIN
@@ -70,6 +71,37 @@ def make_roles(out: Path, given: Mapping[str, str], *, copy: bool = False, whole
     kinds = {role: "on a server" if is_endpoint(name) else "a whole model" for role, name in places.items()}
     kinds |= {role: f"an adapter on {_absolute(str(base))}" for role in adapters}
     return [*notes, *(f"{role}: {kind}" for role, kind in kinds.items())]
+
+
+def roles_of_stages(run: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """Roles of a run of stages: planner, caller and summariser where it has all three, or else one model for all.
+
+    Args:
+        given: role -> what plays it instead.
+
+    Returns:
+        role -> the folder of its stage, or what is given.
+
+    Raises:
+        RolesError: if a role is missing, or two stages were trained as it.
+    """
+    if not run.is_dir():
+        raise RolesError(f"--stages {run} is no folder{looked_in(run)}")
+    found: dict[str, list[str]] = {}
+    for recipe in sorted(run.glob(f"*/{RECIPE}")):
+        agent = _agent_of(recipe)
+        if agent is not None:
+            found.setdefault(str(agent.get("role")), []).append(str(recipe.parent))
+    found |= {role: [name] for role, name in given.items()}
+    kind = next((one for one in KINDS if all(role in found for role in one) and given.keys() <= set(one)), None)
+    if kind is None:
+        raise RolesError(
+            f"--stages {run}: there are stages for {', '.join(sorted(found)) or 'no role of an agent'}; a roles folder "
+            "needs planner, caller and summarizer, or one model for all; finish the run, or name other runs"
+        )
+    if several := next((role for role in kind if len(found[role]) > 1), None):
+        raise RolesError(f"--stages {run}: {' and '.join(found[several])} are both {several}; name one by --{several}")
+    return {role: found[role][0] for role in kind}
 
 
 def _place_in(role: str, name: str, whole: bool, templates: dict[str, str], notes: list[str]) -> str:

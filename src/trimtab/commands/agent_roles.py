@@ -19,6 +19,9 @@ class AgentRolesSettings(CommandSettings):
     words: ClassVar[str] = "OUT"
     out: Path
     """The folder to write."""
+    stages: Annotated[Path | None, Shown("RUN")] = None
+    """A run of stages, such as that of tiny_agent: its planner, caller and summarizer. Roles that are given besides
+    take the place of the run's."""
     planner: Given = None
     """A finished run, a model, an adapter, or http://HOST/v1#MODEL of a server (http://HOST/v1/chat#MODEL for one that
     only takes chats); likewise for each role."""
@@ -42,9 +45,9 @@ class AgentRolesSettings(CommandSettings):
 
     @model_validator(mode="after")
     def _some(self) -> Self:
-        if not self.given:
+        if not self.given and self.stages is None:
             raise SettingsError(
-                "no role is given; write --planner RUN --caller RUN --summarizer RUN, or --backbone RUN"
+                "no role is given; write --stages RUN, or --planner RUN --caller RUN --summarizer RUN, or --backbone RUN"
             )
         return self
 
@@ -55,8 +58,9 @@ SETTINGS = AgentRolesSettings
 def main(settings: AgentRolesSettings) -> None:
     """Write the folder, and say what each role is."""
     quiet()
-    from trimtab.agents.making import make_roles
+    from trimtab.agents.making import make_roles, roles_of_stages
 
-    for line in make_roles(settings.out, settings.given, copy=settings.copy_models, whole=settings.whole):
+    given = settings.given if settings.stages is None else roles_of_stages(settings.stages, settings.given)
+    for line in make_roles(settings.out, given, copy=settings.copy_models, whole=settings.whole):
         typer.echo(line)
     typer.echo(f"roles: {settings.out}")
