@@ -106,6 +106,20 @@ MISTAKES = [
         (f"{PROCESS}test_ten_looks", f"{PROCESS}test_the_third_identical"),
     ),
     Mistake(
+        "gym: the evaluator imports what was handed in",
+        "gym.judging:Submitted.module",
+        "self.task / name",
+        "self.folder / name",
+        ("gym/test_gym_talk.py::test_modules_come_from",),
+    ),
+    Mistake(
+        "gym: a talk with a program has no reason for its end",
+        "gym.talking:Talk._last",
+        "lines[-1]",
+        "lines[0]",
+        ("gym/test_gym_talk.py::test_a_program_that_does_not_answer",),
+    ),
+    Mistake(
         "gym: a crash of the evaluator costs a submission",
         "gym.episode:Episode._evaluated",
         "self.budget.evaluation_seconds += time.monotonic() - began",

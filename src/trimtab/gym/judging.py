@@ -8,12 +8,17 @@ It runs outside of the agent's sandbox. Whatever it wants to run of what the age
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
-from trimtab.gym.running import Ran
+from trimtab.common import user_code
+from trimtab.common.errors import UserError
+from trimtab.gym.running import Pipes, Ran
 from trimtab.gym.sandbox import Engine, Sandbox, SandboxLimits
+from trimtab.gym.talking import Talk, TalkError
 from trimtab.gym.workspace import Workspace, WorkspaceError, remove_tree
 
 
@@ -84,23 +89,57 @@ class Submitted:
             given: path in that copy -> text, bytes or a file, laid over it.
             wanted: paths of files to read when it has ended.
         """
+        with self._sandbox(given) as (workspace, sandbox):
+            ran = sandbox.run(command, seconds, input)
+            return JudgedRun(ran, _files(workspace, wanted))
+
+    @contextmanager
+    def talk(
+        self, command: Sequence[str], seconds: float, given: Mapping[str, str | bytes | Path] | None = None
+    ) -> Iterator[Talk]:
+        """Talk with a command in a fresh sandbox, as `run` makes it, in lines of JSON.
+
+        So the evaluator can hold what the agent's code must not: a model that is asked, a network that is trained.
+
+        Args:
+            seconds: of the whole talk.
+
+        Raises:
+            Rejected: if it ends, is silent for too long or writes no JSON.
+        """
+        with self._sandbox(given) as (_, sandbox), closing(Pipes()) as pipes:
+            ends = {"stdin": pipes.input[0], "stdout": pipes.output[1], "stderr": pipes.error[1]}
+            try:
+                with closing(Talk(sandbox.start(command, **ends), pipes, seconds)) as talk:
+                    yield talk
+            except TalkError as error:
+                raise Rejected(f"{' '.join(command)}: {error}") from error
+
+    def module(self, name: str) -> ModuleType:
+        """Python of the task's own folder, such as "workspace/trainer.py"; not of what was handed in."""
+        return user_code.load(str(self.task / name), "task", name, name, UserError)
+
+    @contextmanager
+    def _sandbox(self, given: Mapping[str, str | bytes | Path] | None) -> Iterator[tuple[Workspace, Sandbox]]:
+        """A fresh sandbox around a copy of what was handed in, and of what is given."""
         place = Path(tempfile.mkdtemp(prefix="trimtab-judged-"))
         try:
             workspace = Workspace.create(place / "workspace", self.folder)
             for name, content in (given or {}).items():
                 data = content.read_bytes() if isinstance(content, Path) else content
                 workspace.write(name, data.encode() if isinstance(data, str) else data)
-            sandbox = Sandbox(
-                workspace.folder,
-                engine=self.engine,
-                uid=workspace.uid,
-                limits=self.limits,
-                readable=self.readable,
-                masked=(self.task,),
-                environment=self.environment or {},
+            yield (
+                workspace,
+                Sandbox(
+                    workspace.folder,
+                    engine=self.engine,
+                    uid=workspace.uid,
+                    limits=self.limits,
+                    readable=self.readable,
+                    masked=(self.task,),
+                    environment=self.environment or {},
+                ),
             )
-            ran = sandbox.run(command, seconds, input)
-            return JudgedRun(ran, _files(workspace, wanted))
         finally:
             remove_tree(place)
 
