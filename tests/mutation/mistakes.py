@@ -120,6 +120,13 @@ MISTAKES = [
         ("gym/test_gym_talk.py::test_a_program_that_does_not_answer",),
     ),
     Mistake(
+        "gym: a solution that fails is taken for one that is done",
+        "gym.solutions:lay_over",
+        "ran.timed_out or ran.code != 0",
+        "ran.timed_out",
+        ("gym/test_gym_solutions.py::test_a_solution_that_is_missing_or_fails",),
+    ),
+    Mistake(
         "gym: a crash of the evaluator costs a submission",
         "gym.episode:Episode._evaluated",
         "self.budget.evaluation_seconds += time.monotonic() - began",

@@ -19,6 +19,7 @@ from trimtab.common.errors import UserError
 from trimtab.gym.running import Pipes, Ran
 from trimtab.gym.sandbox import Engine, Sandbox, SandboxLimits
 from trimtab.gym.talking import Talk, TalkError
+from trimtab.gym.task import SEED
 from trimtab.gym.workspace import Workspace, WorkspaceError, remove_tree
 
 
@@ -48,6 +49,11 @@ class Submitted:
     limits: SandboxLimits
     readable: tuple[Path, ...] = ()
     environment: Mapping[str, str] | None = None
+
+    @property
+    def seed(self) -> int:
+        """Of what is random in the evaluation; see `GymTask.seeded`."""
+        return int((self.environment or {}).get(SEED, "0"))
 
     def path(self, name: str) -> Path:
         """A file that was handed in.

@@ -1,7 +1,7 @@
 """A research task: a folder with what an agent is told and given, how it is scored, and what it may use."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Self
 
@@ -20,6 +20,10 @@ FILES = {
     "workspace": "the folder that the agent gets a copy of",
     "evaluator.py": "a function validate(submitted)",
 }
+TASKS = Path(__file__).parent / "tasks"
+"""task folders that come with trimtab; sandboxes see none of them"""
+SEED = "SEED"
+"""the variable that holds the seed of what is random in a task"""
 REFERENCE_SCORE = 80.0
 """what the reference gets; beating it by a quarter of its lead over the baseline gives 100"""
 
@@ -48,8 +52,11 @@ class Anchors(Options):
 
     def score(self, value: float) -> float:
         """Points of a value, from 0 to 100."""
-        lead = (value - self.baseline) / (self.reference - self.baseline)
-        return 100.0 * min(max(REFERENCE_SCORE / 100 * lead, 0.0), 1.0)
+        return min(max(self.points(value), 0.0), 100.0)
+
+    def points(self, value: float) -> float:
+        """The same without an end on either side."""
+        return REFERENCE_SCORE * (value - self.baseline) / (self.reference - self.baseline)
 
 
 class TaskSettings(Options):
@@ -129,6 +136,11 @@ class GymTask:
     def solution(self, name: str) -> Path:
         """Files that are laid over the workspace: those of "baseline" or "reference"."""
         return self.folder / name
+
+    def seeded(self, seed: int) -> "GymTask":
+        """The same task with another seed, which commands and the evaluator (`submitted.seed`) see; by default 0."""
+        environment = {**self.settings.environment, SEED: str(seed)}
+        return replace(self, settings=self.settings.model_copy(update={"environment": environment}))
 
     def version(self) -> str:
         """A digest of all its files: scores of other versions do not compare."""
