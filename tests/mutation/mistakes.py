@@ -155,6 +155,27 @@ MISTAKES = [
         ("gym/test_gym_trajectory.py::test_a_step_is_a_line",),
     ),
     Mistake(
+        "gym: a restored run gets fresh submissions",
+        "gym.snapshots:restore",
+        "dict(of)",
+        "{**of, 'budget': {**of['budget'], 'submissions': 0}}",
+        ("gym/test_gym_snapshots.py::test_a_restored_run",),
+    ),
+    Mistake(
+        "gym: a snapshot is taken while something runs",
+        "gym.snapshots:take",
+        "not session.idle",
+        "False",
+        ("gym/test_gym_snapshots.py::test_nothing_is_kept_while",),
+    ),
+    Mistake(
+        "gym: a run goes on with another version of its task",
+        "gym.snapshots:restore",
+        "(task.name, task.version())",
+        "(task.name, of['version'])",
+        ("gym/test_gym_snapshots.py::test_another_version",),
+    ),
+    Mistake(
         "agents: observations may be of any length",
         "agents.tools:Toolbox.run",
         "shortened(text, self.longest)",
