@@ -127,6 +127,27 @@ MISTAKES = [
         ("gym/test_gym_solutions.py::test_a_solution_that_is_missing_or_fails",),
     ),
     Mistake(
+        "gym page: the last steps of a long run are others",
+        "report.gym_steps:_ends",
+        "len(steps) - (most - head)",
+        "len(steps) - most",
+        (f"{GYM_PAGE}test_a_page_of_4000",),
+    ),
+    Mistake(
+        "gym page: a text is as long as it likes",
+        "report.gym_steps:Room.of",
+        "CHARACTERS // (2 * max(1, shown))",
+        "CHARACTERS",
+        (f"{GYM_PAGE}test_a_page_of_4000",),
+    ),
+    Mistake(
+        "gym page: the line that is being written is read",
+        "gym.trajectory:read_steps",
+        'data[: data.rfind(b"\\n") + 1]',
+        "data",
+        (f"{GYM_PAGE}test_a_run_that_has",),
+    ),
+    Mistake(
         "gym: a crash of the evaluator costs a submission",
         "gym.episode:Episode._evaluated",
         "self.budget.evaluation_seconds += time.monotonic() - began",

@@ -7,7 +7,7 @@ from typing import Any
 
 from trimtab import __version__
 from trimtab.common.errors import UserError
-from trimtab.common.files import JsonLines, json_line, read_json, write_atomic
+from trimtab.common.files import JsonLines, RecordError, json_line, read_json, records, write_atomic
 from trimtab.gym.actions import Action
 from trimtab.gym.episode import Episode
 from trimtab.gym.observation import GymObservation
@@ -91,3 +91,24 @@ def read_result(folder: Path) -> Mapping[str, Any]:
     if not isinstance(found, dict) or not {"task", "version", "agent", "submissions"} <= found.keys():
         raise GymRunError(f"{path} is not what `trimtab gym run` writes")
     return found
+
+
+def read_steps(folder: Path) -> list[dict[str, Any]]:
+    """The steps of a run so far; nothing is written, and a line that is just being written is left out.
+
+    Raises:
+        GymRunError: at a line that is no step.
+    """
+    path = folder / TRAJECTORY
+    data = path.read_bytes() if path.is_file() else b""
+    try:
+        rows = list(records(data[: data.rfind(b"\n") + 1], *KEYS))
+    except RecordError as failed:
+        raise GymRunError(f"{path}, line {failed.line}: not a step; repair or delete the line") from None
+    for number, row in enumerate(rows, start=1):
+        action, observed = row["action"], row["observation"]
+        if not isinstance(action, dict) or not isinstance(action.get("name"), str):
+            raise GymRunError(f"{path}, step {number}: its action has no name")
+        if not isinstance(observed, dict) or not {"success", "observation_type"} <= observed.keys():
+            raise GymRunError(f"{path}, step {number}: its observation says neither its type nor whether it succeeded")
+    return rows

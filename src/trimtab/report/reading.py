@@ -108,15 +108,21 @@ def is_run(folder: Path) -> bool:
 
 
 def distinct_names(runs: Sequence[Run]) -> list[Run]:
-    """The runs under names that tell them apart: with the folders above, and numbers where that does not help."""
-    names = [run.name for run in runs]
+    """The runs under names that tell them apart."""
+    names = names_apart([run.name for run in runs], [run.folder for run in runs])
+    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def names_apart(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Names made distinct: with the folders above, and numbers where that does not help."""
+    names = list(names)
     for depth in range(2, 6):
-        longer = ["/".join(run.folder.resolve().parts[-depth:]) for run in runs]
+        longer = ["/".join(folder.resolve().parts[-depth:]) for folder in folders]
         names = [long if names.count(name) > 1 else name for name, long in zip(names, longer, strict=True)]
     for index, name in enumerate(names):
         if name in names[:index]:
             names[index] = f"{name} ({names[: index + 1].count(name)})"
-    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+    return names
 
 
 def _read_metrics(run: Run) -> None:
