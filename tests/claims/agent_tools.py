@@ -2,12 +2,12 @@
 
     python tests/claims/agent_tools.py --out benchmarks/results/claims_agent_tools.json
     python tests/claims/agent_tools.py --seeds 0 --work FOLDER --out FILE.json
-    python tests/claims/agent_tools.py --policy pieces-3m --whole --updates 1200 --batch 8 --rows 4000 --out FILE.json
+    python tests/claims/agent_tools.py --policy pieces-3m --whole --updates 600 --rows 4000 --out FILE.json
 
-SmolLM2-135M with a LoRA adapter, or another policy with all its weights, makes as many updates of as many samples in each arm: `single`, one model on whole
-trajectories; `one stage`, planner, caller and summariser, each from the original; `multi-task`, one model asked as each
-of the three; `GLPFT`, a backbone for most of the updates, which is merged, then the three roles from it. Learning rates
-are those of the recipe `tiny_agent`; none is chosen here.
+SmolLM2-135M with a LoRA adapter, or another policy with all its weights, makes as many updates of as many samples in
+each arm: `single`, one model on whole trajectories; `one stage`, planner, caller and summariser, each from the
+original; `multi-task`, one model asked as each of the three; `GLPFT`, a backbone for most of the updates, which is
+merged, then the three roles from it. Learning rates are those of the recipe `tiny_agent`; none is chosen here.
 
 Each arm then answers the suite `tools`: held-out tasks, tasks with tools that no training row offers, and tasks of
 other shapes, each turn after the reference's, and the agent on its own with its final state checked. Intervals are

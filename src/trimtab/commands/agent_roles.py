@@ -47,7 +47,8 @@ class AgentRolesSettings(CommandSettings):
     def _some(self) -> Self:
         if not self.given and self.stages is None:
             raise SettingsError(
-                "no role is given; write --stages RUN, or --planner RUN --caller RUN --summarizer RUN, or --backbone RUN"
+                "no role is given; write --stages RUN, or --planner RUN --caller RUN --summarizer RUN, or --backbone "
+                "RUN"
             )
         return self
 
