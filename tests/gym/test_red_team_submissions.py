@@ -201,6 +201,15 @@ def test_an_output_that_is_a_link_itself_is_not_followed(tmp_path):
     workspace.close()
 
 
+@pytest.mark.parametrize("how", ["rm -r outputs", "rm -r outputs; ln -s /etc outputs", "rm -r outputs; touch outputs"])
+def test_an_output_whose_folder_has_gone_is_missing_and_ends_no_episode(tmp_path, how):
+    settings = SETTINGS.replace("[outputs]", "[outputs/answers.txt]")
+    with Episode(make_task(tmp_path / "task", settings=settings), tmp_path / "run") as episode:
+        said(episode, f"mkdir outputs; {how}")
+        assert "outputs/answers.txt is missing" in str(episode.call("eval").to_dict())
+        assert episode.end()["final"] == 0
+
+
 @pytest.mark.parametrize("how", ["a hole", "many holes", "more than the quota"])
 def test_files_larger_than_the_quota_are_not_handed_in(tmp_path, how):
     workspace = Workspace.create(tmp_path / "w", quota=Quota(bytes=1 << 20, files=100))

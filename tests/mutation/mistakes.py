@@ -162,6 +162,13 @@ MISTAKES = [
         ("gym/test_gym_sessions.py::test_a_command_does_not_get",),
     ),
     Mistake(
+        "gym: outputs whose folder has gone end the episode",
+        "gym.submissions:_entries",
+        "return",
+        "raise",
+        ("gym/test_red_team_submissions.py::test_an_output_whose_folder",),
+    ),
+    Mistake(
         "gym: a long text keeps too much of its beginning",
         "gym.observation:truncated",
         "int(longest * HEAD)",

@@ -25,6 +25,7 @@ def work() -> None:
     os.set_inheritable(replying, False)
     asked = json.loads(sys.stdin.buffer.read())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.dont_write_bytecode = True  # a task's folder stays as it is
     task = Path(asked["task"])
     submitted = Submitted(
         folder=Path(asked["outputs"]),

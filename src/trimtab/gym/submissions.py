@@ -138,12 +138,12 @@ def _lay(opened: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None:
 
 def _entries(workspace: Workspace, output: str) -> Any:
     """The place of an output, and all below it: path, descriptor of its folder, name and what it is."""
-    with workspace.at(output) as (folder, name):
-        try:
+    try:
+        with workspace.at(output) as (folder, name):
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        yield output, folder, name, found
+            yield output, folder, name, found
+    except WorkspaceError:  # it is not there, or its folder is not, or leads elsewhere
+        return
     if stat.S_ISDIR(found.st_mode):
         for path, descriptor, name, below in workspace.walk(output):
             yield f"{output}/{path}", descriptor, name, below

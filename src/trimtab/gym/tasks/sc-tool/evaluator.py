@@ -3,7 +3,6 @@
 It sees a question, and whatever the model replies. Calls are counted here.
 """
 
-import math
 from typing import Any
 
 from trimtab.gym.judging import Rejected, Submitted
@@ -49,5 +48,5 @@ def success(submitted: Submitted, key: str) -> float:
 
 
 def is_total(answer: Any, cents: int) -> bool:
-    number = isinstance(answer, int | float) and not isinstance(answer, bool)
-    return number and math.isfinite(answer) and abs(100 * answer - cents) < 0.5
+    number = isinstance(answer, int | float) and not isinstance(answer, bool) and abs(answer) < 1e9
+    return number and abs(100 * answer - cents) < 0.5

@@ -3,8 +3,9 @@
 import sys
 from collections import Counter
 
-from serve import OutOfCalls, answered
 from weak_model import CALLS, WeakModel
+
+from serve import OutOfCalls, answered
 
 ORDERS = 500
 

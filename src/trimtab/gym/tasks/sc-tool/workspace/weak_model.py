@@ -1,4 +1,4 @@
-"""A weak language model, scripted: it knows what stands in an order, writes sloppily, and cannot do sums in its head."""
+"""A weak language model, scripted: it knows what an order holds, writes sloppily, and cannot do sums in its head."""
 
 import random
 
