@@ -22,6 +22,8 @@ def test_every_error_of_a_user_is_a_user_error():
     root = Path(trimtab.__file__).parent
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
+        if name.startswith("gym/tasks/"):  # scripts of an agent's workspace, which run without trimtab
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and node.name not in INSIDE:
                 assert not any(isinstance(base, ast.Name) and base.id == "ValueError" for base in node.bases), node.name
