@@ -204,6 +204,27 @@ MISTAKES = [
         ("gym/test_gym_snapshots.py::test_another_version",),
     ),
     Mistake(
+        "gym: a run that goes on has forgotten what its agent did",
+        "gym.playing:go_on",
+        "agent.recall(dict(held.agent))",
+        "None",
+        ("gym/test_gym_agents.py::test_a_run_that_is_stopped",),
+    ),
+    Mistake(
+        "gym: a replay does not wait for what had ended",
+        "gym.agents.scripted:_replayed",
+        "isinstance(action, ENDING)",
+        "True",
+        ("gym/test_gym_agents.py::test_a_replay_waits",),
+    ),
+    Mistake(
+        "gym: an impatient agent waits to the end",
+        "gym.agents.scripted:_impatient",
+        "PATIENCE * whole",
+        "20 * whole",
+        ("gym/test_gym_agents.py::test_a_script_is",),
+    ),
+    Mistake(
         "agents: observations may be of any length",
         "agents.tools:Toolbox.run",
         "shortened(text, self.longest)",

@@ -8,7 +8,7 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,12 +48,13 @@ class GymSnapshot:
     """folder -> its entries: path, kind, mode, time of change (ns) and SHA-256 or target"""
 
 
-def take(episode: Episode, agent: Mapping[str, Any], step: int) -> Path:
+def take(episode: Episode, agent: Mapping[str, Any], step: int, lost: Sequence[str] = ()) -> Path:
     """Keep a run as it is now. The clock of its budget stands still meanwhile.
 
     Args:
         agent: what the agent remembers, as JSON.
         step: how many steps have been made.
+        lost: sessions besides those that are open, to tell the agent of.
 
     Raises:
         SnapshotError: while something runs in a session, or if the files are larger than the quota.
@@ -71,7 +72,9 @@ def take(episode: Episode, agent: Mapping[str, Any], step: int) -> Path:
             folders["submissions"] = _entries(submissions, store / OBJECTS)
         path = episode.folder / TRAJECTORY
         data = path.read_bytes() if path.is_file() else b""
-        found = GymSnapshot(step, episode.state(), agent, (len(data), hashlib.sha256(data).hexdigest()), folders)
+        state = episode.state()
+        state["sessions"] = sorted({*state["sessions"], *lost})
+        found = GymSnapshot(step, state, agent, (len(data), hashlib.sha256(data).hexdigest()), folders)
         write_atomic(store / str(step) / FILE, json_line(asdict(found)))
         return store / str(step)
     finally:
