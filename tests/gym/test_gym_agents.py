@@ -8,7 +8,7 @@ import yaml
 from tiny_gym import SETTINGS, engine, make_task
 from trimtab.gym import snapshots
 from trimtab.gym.actions import schemas
-from trimtab.gym.agents import Scene
+from trimtab.gym.agents import Briefing
 from trimtab.gym.agents.drawn import DRAWS, RandomAgent
 from trimtab.gym.agents.human import Human
 from trimtab.gym.agents.scripted import Impatient, Scripted, ScriptError, read_script, reference
@@ -157,7 +157,7 @@ def test_a_random_agent_makes_valid_calls_alone_and_the_same_ones_from_the_same_
     assert {key for tool in schemas() for key in tool["parameters"]["properties"]} == set(DRAWS)
 
     def drawn(agent: RandomAgent, number: int) -> list:
-        agent.begin(Scene("", schemas(), 60.0))
+        agent.begin(Briefing("", schemas(), 60.0))
         return [agent.act(None, 1.0).action for _ in range(number)]
 
     found = drawn(RandomAgent(1), 1500)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.gym import snapshots
-from trimtab.gym.agents import GymAgent, Memory, Pace, Scene
+from trimtab.gym.agents import GymAgent, Memory, Pace, Briefing
 from trimtab.gym.episode import Episode
 from trimtab.gym.snapshots import SnapshotError
 from trimtab.gym.task import GymTask
@@ -41,7 +41,7 @@ def play(
     """
     written = GymTrajectory(episode.folder)
     seen = written.rows[-1]["observation"] if written.rows else None
-    agent.begin(Scene(episode.task.description, episode.tools(), episode.budget.limits.seconds))
+    agent.begin(Briefing(episode.task.description, episode.tools(), episode.budget.limits.seconds))
     write_result(episode, facts)
     memory, due, said = agent.memory(), False, ""
     episode.budget.begin()

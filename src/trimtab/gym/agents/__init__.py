@@ -34,7 +34,7 @@ class Move(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scene:
+class Briefing:
     """What an agent is told before its first action."""
 
     task: str
@@ -49,7 +49,7 @@ class GymAgent(Protocol):
 
     name: ClassVar[str]
 
-    def begin(self, scene: Scene) -> None:
+    def begin(self, briefing: Briefing) -> None:
         """Hear of the task, at the beginning and whenever a run goes on."""
         ...
 

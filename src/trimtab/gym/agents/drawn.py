@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from trimtab.gym.actions import parse
-from trimtab.gym.agents import Memory, Move, Scene
+from trimtab.gym.agents import Memory, Move, Briefing
 
 SESSIONS = ("main", "one", "two")
 PATHS = ("outputs/answers.txt", "outputs/model.py", "notes.md", "data", "outputs", ".", "/workspace/outputs", "task.md")
@@ -51,8 +51,8 @@ class RandomAgent:
         self.seed, self.at = seed, 0
         self.tools: list[dict[str, Any]] = []
 
-    def begin(self, scene: Scene) -> None:
-        self.tools = scene.tools
+    def begin(self, briefing: Briefing) -> None:
+        self.tools = briefing.tools
 
     def act(self, seen: Mapping[str, Any] | None, left: float) -> Move:
         draw = random.Random(f"{self.seed} {self.at}")

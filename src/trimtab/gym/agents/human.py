@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from trimtab.gym import actions
-from trimtab.gym.agents import Memory, Move, Scene
+from trimtab.gym.agents import Memory, Move, Briefing
 
 HOW = 'an action and its arguments as JSON, such as open_file {"path": "README.md"}; ? lists them, Ctrl-D ends the task'
 
@@ -23,9 +23,9 @@ class Human:
         self.ask, self.say = ask, say
         self.tools: list[dict[str, Any]] = []
 
-    def begin(self, scene: Scene) -> None:
-        self.tools = scene.tools
-        self.say(scene.task)
+    def begin(self, briefing: Briefing) -> None:
+        self.tools = briefing.tools
+        self.say(briefing.task)
         self.say(HOW)
 
     def act(self, seen: Mapping[str, Any] | None, left: float) -> Move | None:

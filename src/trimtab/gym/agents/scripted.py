@@ -11,7 +11,7 @@ from trimtab.common.files import read_jsonl, read_text
 from trimtab.common.yaml_text import Loader
 from trimtab.gym import actions
 from trimtab.gym.actions import SLEEP, Action, parse
-from trimtab.gym.agents import Memory, Move, Pace, Scene
+from trimtab.gym.agents import Memory, Move, Pace, Briefing
 from trimtab.gym.solutions import SCRIPT, solution_files
 from trimtab.gym.task import GymTask
 from trimtab.gym.trajectory import TRAJECTORY
@@ -35,7 +35,7 @@ class Scripted:
     def __init__(self, moves: Sequence[Move]):
         self.moves, self.at = moves, 0
 
-    def begin(self, scene: Scene) -> None: ...
+    def begin(self, briefing: Briefing) -> None: ...
 
     def act(self, seen: Mapping[str, Any] | None, left: float) -> Move | None:
         if self.at >= len(self.moves):
