@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.gym import snapshots
-from trimtab.gym.agents import GymAgent, Memory, Pace, Briefing
+from trimtab.gym.agents import Briefing, GymAgent, Memory, Pace
 from trimtab.gym.episode import Episode
 from trimtab.gym.snapshots import SnapshotError
 from trimtab.gym.task import GymTask

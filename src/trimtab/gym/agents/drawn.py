@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from trimtab.gym.actions import parse
-from trimtab.gym.agents import Memory, Move, Briefing
+from trimtab.gym.agents import Briefing, Memory, Move
 
 SESSIONS = ("main", "one", "two")
 PATHS = ("outputs/answers.txt", "outputs/model.py", "notes.md", "data", "outputs", ".", "/workspace/outputs", "task.md")

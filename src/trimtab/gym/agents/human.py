@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from trimtab.gym import actions
-from trimtab.gym.agents import Memory, Move, Briefing
+from trimtab.gym.agents import Briefing, Memory, Move
 
 HOW = 'an action and its arguments as JSON, such as open_file {"path": "README.md"}; ? lists them, Ctrl-D ends the task'
 

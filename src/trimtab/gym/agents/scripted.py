@@ -11,7 +11,7 @@ from trimtab.common.files import read_jsonl, read_text
 from trimtab.common.yaml_text import Loader
 from trimtab.gym import actions
 from trimtab.gym.actions import SLEEP, Action, parse
-from trimtab.gym.agents import Memory, Move, Pace, Briefing
+from trimtab.gym.agents import Briefing, Memory, Move, Pace
 from trimtab.gym.solutions import SCRIPT, solution_files
 from trimtab.gym.task import GymTask
 from trimtab.gym.trajectory import TRAJECTORY
