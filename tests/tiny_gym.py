@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from trimtab.gym.episode import Episode
+from trimtab.gym.evaluation import GymScores, evaluate
 from trimtab.gym.sandbox import SandboxError, find_engine
+from trimtab.gym.submissions import pack
 from trimtab.gym.task import GymTask, load_task
+from trimtab.gym.workspace import Workspace
 
 SETTINGS = """
 title: Guess the labels
@@ -82,3 +85,20 @@ def both_engines() -> list[Any]:
 def said(episode: Episode, command: str) -> dict[str, Any]:
     """The observation of a command that is waited for."""
     return episode.call("run_command", {"command": command, "wait_for_completion": True}).to_dict()
+
+
+def scored_outputs(folder: Path, task: GymTask, files: dict[str, str | bytes]) -> GymScores:
+    """What these outputs alone score."""
+    workspace = Workspace.create(folder / "handed-in")
+    try:
+        for path, content in files.items():
+            workspace.write(path, content.encode() if isinstance(content, str) else content)
+        return evaluate(task, pack(workspace, task.settings.outputs)[0], engine())  # type: ignore[arg-type]
+    finally:
+        workspace.remove()
+
+
+def solution_files(task: GymTask, name: str) -> dict[str, str]:
+    """The files of a task's solution."""
+    folder = task.solution(name)
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.*") if path.is_file()}

@@ -1,0 +1,91 @@
+"""Tasks of the gym about trimtab's own business: what is malformed scores 0 with the reason, and the anchors hold."""
+
+import re
+
+import pytest
+
+from tiny_gym import engine, said, scored_outputs, solution_files
+from trimtab.gym.episode import Episode
+from trimtab.gym.solutions import lay_over
+from trimtab.gym.task import TASKS, load_task
+
+NAMES = ("tt-bug",)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_folder_of_an_own_task_is_small_free_and_explains_itself(name):
+    task = load_task(TASKS / name)
+    assert task.settings.licence == "CC0-1.0"
+    files = [path for path in task.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert sum(path.stat().st_size for path in files) < 400_000
+    assert task.hint
+    for metric in task.settings.metrics:
+        assert f"`{metric.name}`" in task.description
+    for name in ("baseline", "reference"):
+        assert solution_files(task, name)
+
+
+MALFORMED = [
+    ("tt-bug", {}, "outputs/losses.py is missing"),
+    ("tt-bug", {"outputs/losses.py": ""}, "failed on every batch: AttributeError: .* no attribute 'sft'"),
+    ("tt-bug", {"outputs/losses.py": "raise KeyError('x')"}, "gave no values: KeyError: 'x'"),
+    ("tt-bug", {"outputs/losses.py": "import trimtab"}, "gave no values: ModuleNotFoundError"),
+    ("tt-bug", {"outputs/losses.py": "import os; open('found.json', 'w').write('[1]'); os._exit(0)"}, "can be read"),
+    ("tt-bug", {"outputs/losses.py": b"\xff"}, "no UTF-8 text"),
+]
+
+
+@pytest.mark.parametrize(("name", "files", "why"), MALFORMED)
+@pytest.mark.fast("*is missing*", "*UTF-8*")
+def test_outputs_of_an_own_task_that_are_malformed_score_0_with_the_reason(tmp_path, name, files, why):
+    found = scored_outputs(tmp_path, load_task(TASKS / name), files)
+    assert (found.score, found.private_score) == (0, 0)
+    assert re.search(why, found.message), found.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_anchors_of_an_own_task_hold(tmp_path, name):
+    engine()
+    for which, points, off in (("baseline", 0, 5), ("reference", 80, 8)):
+        with Episode(load_task(TASKS / name), tmp_path / which) as episode:
+            lay_over(episode, which)
+            result = episode.end()
+        assert result["error"] == ""
+        record = result["submissions"][-1]
+        for found in (record["metrics"], record["private_metrics"]):
+            metrics = episode.task.settings.metrics
+            total = sum(one.weight * one.points(found[one.name]) for one in metrics) / sum(
+                one.weight for one in metrics
+            )
+            assert abs(total - points) <= off, (which, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_of_an_own_task_import_trimtab_and_see_no_task(tmp_path, name):
+    engine()
+    script = "import os, trimtab; print(os.listdir(f'{trimtab.__path__[0]}/gym/tasks'))"
+    with Episode(load_task(TASKS / name), tmp_path / "run") as episode:
+        assert said(episode, f'python3 -c "{script}"')["output"] == "[]"
+
+
+BEST = {
+    "logprobs = logits[:, :-1].log_softmax": "logprobs = logits[:, :-1].float().log_softmax",
+    "teacher.detach()[": "teacher.detach().clamp(min=-1e9)[",
+    "(student[": "(student.clamp(min=-1e9)[",
+    "torch.log(torch.sigmoid(beta * margins))": "torch.nn.functional.logsigmoid(beta * margins)",
+}
+
+
+@pytest.mark.slow
+def test_losses_that_hold_in_extremes_score_100_and_each_alone_a_third_of_the_rest(tmp_path):
+    task = load_task(TASKS / "tt-bug")
+    (path,) = solution_files(task, "reference")
+    text = solution_files(task, "reference")[path]
+    for old, new in BEST.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    assert scored_outputs(tmp_path / "all", task, {path: text}).score == pytest.approx(100)
+    text = text.replace("theirs - ours", "ours - theirs").replace("(ours - theirs)", "(theirs - ours)")
+    assert scored_outputs(tmp_path / "two", task, {path: text}).metrics["correct"] == pytest.approx(2 / 3)
