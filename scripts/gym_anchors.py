@@ -2,7 +2,9 @@
 
     python scripts/gym_anchors.py                   all tasks of src/trimtab/gym/tasks
     python scripts/gym_anchors.py df-noisy          one of them, or a task folder
-    python scripts/gym_anchors.py df-noisy --solutions baseline reference careless --seeds 0 1 2 3 4
+    python scripts/gym_anchors.py df-noisy --solutions slip --seeds 0 1 2 3 4 --dry
+
+The slip is the reference with one mistake, of tests/gym/slips: it shows which tasks give partial credit.
 
 The seed is the variable SEED that a solution's solve.py sees, and `submitted.seed` of the evaluator. Points are those
 of the score before it ends at 0 and 100. On either split the mean of the seeds must lie within 5 points of 0 for the
@@ -29,6 +31,7 @@ from trimtab.gym.solutions import lay_over
 from trimtab.gym.task import TASKS, GymTask, load_task
 
 RESULTS = ROOT / "benchmarks" / "results" / "gym_anchors.json"
+SLIPS = ROOT / "tests" / "gym" / "slips"
 WANTED = {"baseline": (0.0, 5.0), "reference": (80.0, 8.0)}
 """points and how far off they may be"""
 SPLITS = {"public": "metrics", "private": "private_metrics"}
@@ -40,7 +43,8 @@ def main() -> int:
     kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     rows, failed = [], False
     for task in map(load_task, folders):
-        cells = {name: [measured(task, name, seed) for seed in args.seeds] for name in args.solutions}
+        names = args.solutions or [*WANTED, *(["slip"] if (SLIPS / task.name).is_dir() else [])]
+        cells = {name: [measured(task, name, seed) for seed in args.seeds] for name in names}
         summary = {name: summed(task, found) for name, found in cells.items()}
         kept[task.name] = {
             "signature": {**signature(), "command": shlex.join(["python", "scripts/gym_anchors.py", *sys.argv[1:]])},
@@ -65,7 +69,7 @@ def measured(task: GymTask, name: str, seed: int) -> dict[str, Any]:
     """What a solution scores with a seed."""
     with tempfile.TemporaryDirectory() as folder, Episode(task.seeded(seed), Path(folder) / "run") as episode:
         began = time.monotonic()
-        lay_over(episode, name)
+        lay_over(episode, str(SLIPS / task.name) if name == "slip" else name)
         solving = time.monotonic() - began
         result = episode.end()
         log = Path(folder) / "run" / "evaluator.log"
@@ -116,7 +120,7 @@ def judged(name: str, found: dict[str, Any]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("tasks", nargs="*", help="names or folders; all by default")
-    parser.add_argument("--solutions", nargs="+", default=list(WANTED), help="folders of a task")
+    parser.add_argument("--solutions", nargs="+", help="folders of a task, or slip; by default all three")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--dry", action="store_true", help="write no results")
     return parser.parse_args()

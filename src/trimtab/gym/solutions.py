@@ -26,7 +26,7 @@ def lay_over(episode: Episode, name: str, seconds: float = 600.0) -> None:
     """Lay the files of a solution over the workspace, and run its solve.py there if it has one.
 
     Args:
-        name: of the solution's folder in the task: "baseline", "reference" or another.
+        name: of the solution's folder in the task: "baseline" or "reference"; or the path of another one.
         seconds: after which solve.py is killed.
 
     Raises:
