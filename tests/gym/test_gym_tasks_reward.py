@@ -1,19 +1,22 @@
 """Tasks of the gym about rewards, preferences, distillation and scaffolds: what is malformed, hostile or good."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tiny_gym import engine
+from trimtab.common import user_code
+from trimtab.common.errors import UserError
 from trimtab.gym.evaluation import GymScores, evaluate
 from trimtab.gym.judging import Rejected, Submitted
 from trimtab.gym.submissions import pack
 from trimtab.gym.task import TASKS, load_task
 from trimtab.gym.workspace import Workspace
 
-NAMES = ("sc-tool",)
+NAMES = ("sc-tool", "rw-pref")
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +91,33 @@ def test_totals_that_are_no_sums_of_money_are_wrong_and_no_fault_of_the_evaluato
     text = "def solve(question, ask):\n    return [10**400, True, float('nan'), -1e999][hash(question) % 4]\n"
     found = scored(tmp_path, "sc-tool", {"outputs/scaffold.py": text})
     assert (found.metrics, found.message) == ({"success": 0.0}, "")
+
+
+@pytest.mark.parametrize("text", ["", "null", "[1, 2", "[1, NaN]", "[1, true, {}]", "[1e999, 1]", f"[1, 1{'0' * 400}]"])
+def test_anything_but_a_finite_number_for_each_reply_is_rejected(text):
+    evaluator = user_code.load(str(TASKS / "rw-pref" / "evaluator.py"), "evaluator", "", "", UserError)
+    with pytest.raises(Rejected, match="not 2 finite scores for 2 replies"):
+        evaluator.numbers(text.encode(), 2)
+    assert evaluator.numbers(b"[1, 0.5]", 2) == [1.0, 0.5]
+
+
+@pytest.mark.slow
+def test_features_that_raise_are_rejected_with_the_reason(tmp_path):
+    text = "def features(prompt, response): return [1 / 0]"
+    assert "ended with 1: ZeroDivisionError" in rejection(tmp_path, "rw-pref", {"outputs/features.py": text})
+
+
+@pytest.mark.slow
+def test_the_order_of_replies_tells_nothing(tmp_path):
+    text = "import json, os\njson.dump(list(range(6000)), open('scores.json', 'w'))\nos._exit(0)\n"
+    found = scored(tmp_path, "rw-pref", {"outputs/features.py": text})
+    assert found.metrics["accuracy"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_pairs_of_the_workspace_are_those_of_the_script():
+    folder = TASKS / "rw-pref"
+    ran = subprocess.run([sys.executable, folder / "hidden" / "pairs.py"], capture_output=True, check=True)
+    assert ran.stdout == (folder / "workspace" / "pairs.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("name", NAMES)
