@@ -18,7 +18,7 @@ import features as given
 HIDDEN, STEPS, RATE, DECAY = 8, 300, 0.02, 0.02
 
 
-class RewardModel(nn.Module):
+class ReplyScorer(nn.Module):
     """A linear function of standardised features, and a small network beside it."""
 
     def __init__(self, seen: Tensor):
@@ -47,11 +47,11 @@ def featured(prompts: list[str], replies: list[str]) -> Tensor:
     return values
 
 
-def trained(pairs: list[dict[str, str]]) -> RewardModel:
+def trained(pairs: list[dict[str, str]]) -> ReplyScorer:
     prompts = [pair["prompt"] for pair in pairs]
     chosen, rejected = (featured(prompts, [pair[name] for pair in pairs]) for name in ("chosen", "rejected"))
     torch.manual_seed(int(os.environ.get("SEED", "0")))
-    model = RewardModel(torch.cat([chosen, rejected]))
+    model = ReplyScorer(torch.cat([chosen, rejected]))
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
     for _ in range(STEPS):
         optimizer.zero_grad()
