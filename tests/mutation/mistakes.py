@@ -148,6 +148,20 @@ MISTAKES = [
         (f"{GYM_PAGE}test_a_run_that_has",),
     ),
     Mistake(
+        "gym: a task that wants GPUs is loaded without them",
+        "gym.innovatorbench:_refuse",
+        "gpus > 0",
+        "False",
+        ("gym/test_innovatorbench.py::test_what_cannot_be_had",),
+    ),
+    Mistake(
+        "gym: a score of InnovatorBench is that of one metric",
+        "gym._innovatorbench:validate",
+        "sum(scores)",
+        "max(scores)",
+        ("gym/test_innovatorbench.py::test_work_at_a_foreign_task",),
+    ),
+    Mistake(
         "gym: a crash of the evaluator costs a submission",
         "gym.episode:Episode._evaluated",
         "self.budget.evaluation_seconds += time.monotonic() - began",

@@ -29,15 +29,16 @@ def work() -> None:
     task = Path(asked["task"])
     submitted = Submitted(
         folder=Path(asked["outputs"]),
-        hidden=task / "hidden",
+        hidden=Path(asked["hidden"]),
         task=task,
+        workspace=Path(asked["workspace"]),
         engine=asked["engine"],
         limits=SandboxLimits(**asked["limits"]),
         readable=tuple(map(Path, asked["readable"])),
         environment=asked["environment"],
     )
     try:
-        place = str(task / "evaluator.py")
+        place = asked["evaluator"]
         module = user_code.load(place, "evaluator", place, "evaluator.py", EvaluatorError)
         sys.addaudithook(_no_pickles)
         reply: dict[str, Any] = {"results": module.validate(submitted)}

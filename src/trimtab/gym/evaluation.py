@@ -82,6 +82,9 @@ def _asked(task: GymTask, outputs: Path, engine: Engine, seconds: float, place: 
     """The reply of the evaluator's process. It comes by a descriptor that nothing else in the process is told of."""
     request = {
         "task": str(task.folder),
+        "evaluator": str(task.evaluator),
+        "hidden": str(task.hidden),
+        "workspace": str(task.workspace),
         "outputs": str(outputs),
         "engine": engine,
         "limits": task.settings.limits.model_dump(),

@@ -49,6 +49,8 @@ class Submitted:
     limits: SandboxLimits
     readable: tuple[Path, ...] = ()
     environment: Mapping[str, str] | None = None
+    workspace: Path = Path()
+    """of the task, as agents get it"""
 
     @property
     def seed(self) -> int:

@@ -159,10 +159,9 @@ def _content(folder: int, name: str, most: int) -> bytes | None:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             return None
-        data = file.read(most + 1) if found.st_size <= most else b""
-    if found.st_size > most or len(data) > most:
-        raise SubmissionError(f"the outputs are larger than the quota of the workspace ({name} is too much)")
-    return data
+        if found.st_size > most:
+            raise SubmissionError(f"the outputs are larger than the quota of the workspace ({name} is too much)")
+        return file.read(found.st_size)
 
 
 def _entry(path: str, size: int, folder: bool = False) -> tarfile.TarInfo:

@@ -105,6 +105,8 @@ class GymTask:
     name: str
     folder: Path
     settings: TaskSettings
+    notes: tuple[str, ...] = ()
+    """what is done in another way than its format says"""
 
     @property
     def description(self) -> str:
@@ -159,11 +161,15 @@ class GymTask:
 
 
 def load_task(folder: Path) -> GymTask:
-    """A task from its folder.
+    """A task from its folder, or one in the format of InnovatorBench (`load_innovatorbench`).
 
     Raises:
         TaskError: naming what is missing or wrong.
     """
+    from trimtab.gym.innovatorbench import is_innovatorbench, load_innovatorbench
+
+    if is_innovatorbench(folder):
+        return load_innovatorbench(folder)
     if not folder.is_dir():
         raise TaskError(f"there is no task folder {folder}")
     for name, what in FILES.items():
