@@ -239,6 +239,27 @@ MISTAKES = [
         ("gym/test_gym_agents.py::test_a_script_is",),
     ),
     Mistake(
+        "gym: a history is summarised to its end",
+        "gym.agents.react:React._summarise",
+        "(len(self.path) + 1) // 2",
+        "len(self.path) - 1",
+        ("gym/test_gym_react.py::test_the_first_half",),
+    ),
+    Mistake(
+        "gym: the last of several calls is taken",
+        "gym.agents.react:React.act",
+        "next(iter(turn.calls), None)",
+        "next(reversed(turn.calls), None)",
+        ("gym/test_gym_react.py::test_a_model_works",),
+    ),
+    Mistake(
+        "gym: a model whose template knows no tools is not told of them",
+        "evals.chat_models:LocalChat._asked",
+        "by_text(messages, tools)",
+        "messages",
+        ("evals/test_chat_models.py::test_a_template_that_knows_no_tools",),
+    ),
+    Mistake(
         "agents: observations may be of any length",
         "agents.tools:Toolbox.run",
         "shortened(text, self.longest)",

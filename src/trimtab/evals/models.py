@@ -116,7 +116,7 @@ class HFModel:
             output = generate(self.model, self.tokenizer, inputs, max_new_tokens, own=own, leave=True, **how)  # type: ignore[arg-type]
         answers = output[:, inputs["input_ids"].size(1) :]  # type: ignore[union-attr]
         ended = torch.isin(answers, torch.tensor(end_tokens(self.tokenizer, self.model), device=answers.device))
-        if any(SPECIAL in chat[-1] for chat in chats):
+        if any(SPECIAL in (chat if isinstance(chat, Mapping) else chat[-1]) for chat in chats):
             texts = [self.tokenizer.decode(row[: _length(end)]) for row, end in zip(answers, ended)]
         else:
             texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)

@@ -160,6 +160,21 @@ class OpenAIModel:
         found, error = self._ask(read, chat, usage, **how)
         return (Reply("", error) if found is None else found), usage
 
+    def turn(self, chat: Messages | Mapping[str, Any], max_new_tokens: int, seed: int) -> tuple[Any, Usage]:
+        """The message that answers a chat, which may be text and calls of tools, and what all tries of it cost.
+
+        Raises:
+            BudgetReached: if the budget does not allow it.
+            SuiteError: if the server refuses the request.
+            Unanswered: if it does not answer.
+        """
+        usage = Usage()
+        how = {"max_tokens": max_new_tokens, "temperature": self.temperature, "seed": seed % 2**31}
+        found, error = self._ask(lambda choice: choice.message, chat, usage, **how)  # type: ignore[arg-type]
+        if error is None:
+            return found, usage
+        raise (SuiteError if error.startswith(REFUSED) else Unanswered)(f"{self.url}: {error}")
+
     def _ask(
         self, read: Callable[[Any], T], chat: Messages, usage: Usage | None = None, **how: Any
     ) -> tuple[T | None, str | None]:

@@ -286,6 +286,12 @@ def parse(name: object, arguments: object) -> Action:
         if name in (None, ""):
             return Null(reason="there was no call of a tool; call exactly one")
         return Null(reason=f"there is no tool {name!r}; {nearest(str(name), OFFERED, 'tools: ' + ', '.join(OFFERED))}")
+    return parse_as(ACTIONS[name], arguments)
+
+
+def parse_as(kind: type[Action], arguments: object) -> Action:
+    """An action of this kind; Null, with the reason, where its arguments are malformed."""
+    name = kind.name
     if isinstance(arguments, (str, bytes)):
         try:
             arguments = json.loads(arguments) if arguments.strip() else {}
@@ -296,9 +302,9 @@ def parse(name: object, arguments: object) -> Action:
     if not isinstance(arguments, Mapping):
         return Null(reason=f"the arguments of {name} are a {type(arguments).__name__}; expected an object")
     try:
-        return ACTIONS[name].model_validate(dict(arguments))
+        return kind.model_validate(dict(arguments))
     except ValidationError as failed:
-        return Null(reason=f"{name}: {_fault(failed, ACTIONS[name])}")
+        return Null(reason=f"{name}: {_fault(failed, kind)}")
 
 
 def schema(kind: type[Action]) -> dict[str, Any]:
