@@ -493,7 +493,7 @@ MISTAKES = [
     Mistake(
         "tools: special tokens go even where they are to stay",
         "evals.models:HFModel.answer",
-        "any(SPECIAL in chat[-1] for chat in chats)",
+        "any(SPECIAL in (chat if isinstance(chat, Mapping) else chat[-1]) for chat in chats)",
         "False",
         (f"{TOOL_SUITE}test_special_tokens_stay",),
     ),
