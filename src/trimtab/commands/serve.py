@@ -4,8 +4,6 @@ import os
 import re
 import secrets
 import shlex
-import signal
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 import typer
 from pydantic import Field, model_validator
 
-from trimtab.common.errors import Interrupted
+from trimtab.common.processes import until_stopped
 from trimtab.common.settings import CommandSettings, SettingsError, Shown
 from trimtab.engines.http import API_KEY
 from trimtab.engines.vllm import LOOPBACK
@@ -78,18 +76,11 @@ def main(settings: ServeSettings) -> None:
     from trimtab.serving.start import check_installed, choose
 
     check_installed()
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
-    try:
-        with tempfile.TemporaryDirectory(prefix="trimtab-serve-") as temporary:
-            folder, dial = folder_of(settings.model, Path(temporary))
-            quiet()
-            choice = choose(settings.engine)
-            _run(settings, folder, dial, choice)
-    except KeyboardInterrupt:
-        raise Interrupted("the server was stopped") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with until_stopped("the server"), tempfile.TemporaryDirectory(prefix="trimtab-serve-") as temporary:
+        folder, dial = folder_of(settings.model, Path(temporary))
+        quiet()
+        choice = choose(settings.engine)
+        _run(settings, folder, dial, choice)
 
 
 def folder_of(model: Path, temporary: Path) -> tuple[Path, "DialConfig"]:

@@ -3,8 +3,6 @@
 import os
 import secrets
 import shlex
-import signal
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -12,7 +10,8 @@ from typing import Annotated, ClassVar, Literal, Self
 import typer
 from pydantic import Field, model_validator
 
-from trimtab.common.errors import Interrupted, UserError
+from trimtab.common.errors import UserError
+from trimtab.common.processes import until_stopped
 from trimtab.common.settings import CommandSettings, SettingsError, Shown
 from trimtab.engines.http import API_KEY
 from trimtab.engines.vllm import (
@@ -94,15 +93,11 @@ def main(settings: ServeTeacherSettings) -> None:
     typer.echo(server.said)
     if not os.environ.get(API_KEY, "").strip():
         typer.echo(f"who asks needs this key in the environment: export {API_KEY}={key}")
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
-    try:
-        run(server, key)
-    except KeyboardInterrupt:
-        raise Interrupted("the server was stopped") from None
-    finally:
-        server.stop()
-        signal.signal(signal.SIGTERM, before)
+    with until_stopped("the server"):
+        try:
+            run(server, key)
+        finally:
+            server.stop()
 
 
 def run(server: VLLMServer, key: str) -> None:

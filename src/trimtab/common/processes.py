@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from trimtab.common.errors import UserError
+from trimtab.common.errors import Interrupted, UserError
 
 SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 """variables in which torchrun, accelerate and MPI give the number of processes"""
@@ -104,11 +104,33 @@ def ended_tidily() -> Iterator[None]:
     if launched() == 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
+    with terminated_as_exit():
+        yield
+
+
+@contextmanager
+def terminated_as_exit() -> Iterator[None]:
+    """Within, SIGTERM is a SystemExit, so that what is open is closed."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def until_stopped(what: str) -> Iterator[None]:
+    """Within, something serves until Ctrl-C (which a shell's background jobs ignore otherwise) or SIGTERM.
+
+    Raises:
+        Interrupted: for Ctrl-C, naming `what` was stopped.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with terminated_as_exit():
+            yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"{what} was stopped") from None
 
 
 def _launched_alone(environment: Mapping[str, str]) -> bool:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import psutil
 
@@ -84,6 +84,18 @@ def find_vllm() -> str:
             f"{COMMAND} to the vllm of another environment"
         )
     return found
+
+
+class ServeCommand(Protocol):
+    """A server's command, and where it listens."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def url(self) -> str: ...
+    def command(self, program: str) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -169,7 +181,7 @@ class VLLMServer:
 
     def __init__(
         self,
-        serve: Serve,
+        serve: ServeCommand,
         *,
         key: str = "",
         environment: Mapping[str, str] | None = None,

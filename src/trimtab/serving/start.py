@@ -111,7 +111,7 @@ def server_of(choice: Choice, folder: Path, name: str, key: str, serve: "VLLMSet
         return VLLMServer(asked, key=key, environment=FIRST_RUNNER, log=log, program=choice.program)
     environment = {KEY: key, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     asked = TransformersServe(str(folder), name, port)
-    return VLLMServer(asked, key=key, environment=environment, log=log, program=choice.program)  # type: ignore[arg-type]
+    return VLLMServer(asked, key=key, environment=environment, log=log, program=choice.program)
 
 
 @dataclass(frozen=True)
