@@ -9,7 +9,7 @@ from trimtab.gym.episode import Episode
 from trimtab.gym.solutions import lay_over
 from trimtab.gym.task import TASKS, load_task
 
-NAMES = ("tt-bug",)
+NAMES = ("tt-bug", "tt-reward")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -32,6 +32,11 @@ MALFORMED = [
     ("tt-bug", {"outputs/losses.py": "import trimtab"}, "gave no values: ModuleNotFoundError"),
     ("tt-bug", {"outputs/losses.py": "import os; open('found.json', 'w').write('[1]'); os._exit(0)"}, "can be read"),
     ("tt-bug", {"outputs/losses.py": b"\xff"}, "no UTF-8 text"),
+    ("tt-reward", {}, "outputs/reward.py is missing"),
+    ("tt-reward", {"outputs/reward.py": ""}, "fails on every batch: ImportError: cannot import name 'reward'"),
+    ("tt-reward", {"outputs/reward.py": "def reward(completions, **_):\n    return 1"}, "TypeError: 'int'"),
+    ("tt-reward", {"outputs/reward.py": "def reward(**_):\n    return [float('nan')] * 12"}, "12 finite numbers"),
+    ("tt-reward", {"outputs/reward.py": "from trimtab.rewards import puzzles"}, "ModuleNotFoundError"),
 ]
 
 
@@ -89,3 +94,74 @@ def test_losses_that_hold_in_extremes_score_100_and_each_alone_a_third_of_the_re
     assert scored_outputs(tmp_path / "all", task, {path: text}).score == pytest.approx(100)
     text = text.replace("theirs - ours", "ours - theirs").replace("(ours - theirs)", "(theirs - ours)")
     assert scored_outputs(tmp_path / "two", task, {path: text}).metrics["correct"] == pytest.approx(2 / 3)
+
+
+REWARD = """
+import re
+from fractions import Fraction
+
+TOKEN = re.compile(r"[0-9]{1,3}|[-+*/()]")
+
+
+def reward(completions, numbers, target, **_):
+    return [float(correct(*each)) for each in zip(completions, numbers, target)]
+
+
+def correct(completion, numbers, target):
+    at = completion.rfind("<answer>")
+    answer, closed, _ = completion[at + 8:].partition("</answer>")
+    if at < 0 or not closed or len(answer) > 300:
+        return False
+    text, equals, claimed = answer.translate(str.maketrans("×÷−", "*/-")).partition("=")
+    tokens = TOKEN.findall(text)
+    if "".join(tokens) != text.replace(" ", "") or (equals and claimed.strip() != str(target)):
+        return False
+    if sorted(int(one) for one in tokens if one.isdigit()) != sorted(numbers):
+        return False
+    try:
+        return value(tokens) == target and not tokens
+    except (ArithmeticError, IndexError, ValueError):
+        return False
+
+
+def value(tokens, depth=0):
+    total = term(tokens, depth)
+    while tokens and tokens[0] in "+-":
+        sign = 1 if tokens.pop(0) == "+" else -1
+        total += sign * term(tokens, depth)
+    return total
+
+
+def term(tokens, depth):
+    product = factor(tokens, depth)
+    while tokens and tokens[0] in "*/":
+        product = product * factor(tokens, depth) if tokens.pop(0) == "*" else product / factor(tokens, depth)
+    return product
+
+
+def factor(tokens, depth):
+    token = tokens.pop(0)
+    if token != "(":
+        return Fraction(int(token))
+    if depth > 30:
+        raise ValueError
+    inner = value(tokens, depth + 1)
+    if tokens.pop(0) != ")":
+        raise ValueError
+    return inner
+"""
+
+
+@pytest.mark.slow
+def test_a_reward_that_reads_what_the_policy_wrote_is_fair_to_all_kinds(tmp_path):
+    found = scored_outputs(tmp_path, load_task(TASKS / "tt-reward").seeded(5), {"outputs/reward.py": REWARD})
+    assert (found.metrics, found.private_metrics) == ({"fair": 1.0}, {"fair": 1.0})
+    assert (found.score, found.private_score) == (100, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [0, 1])
+def test_a_reward_that_says_the_same_of_all_is_worth_nothing(tmp_path, given):
+    text = f"def reward(completions, **_):\n    return [{given}] * len(completions)"
+    found = scored_outputs(tmp_path, load_task(TASKS / "tt-reward"), {"outputs/reward.py": text})
+    assert (found.score, found.private_score) == (0, 0)
