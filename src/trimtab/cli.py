@@ -43,6 +43,10 @@ COMMANDS = {
     "agent run": "agent_run",
     "agent roles": "agent_roles",
     "agent show": "agent_show",
+    "gym list": "gym_list",
+    "gym run": "gym_run",
+    "gym report": "gym_report",
+    "gym rescore": "gym_rescore",
     "contamination": "contamination",
     "collect": "collect",
     "select-rationales": "select_rationales",
@@ -68,7 +72,7 @@ def named(words: Sequence[str]) -> tuple[str, list[str]]:
         known = f"there are {', '.join(own)}"
         hint = nearest(f"{first} {second}", own, known) if second else known
         raise UserError(f"{f'trimtab {first} {second}'.rstrip()} is no command; {hint}")
-    hint = nearest(first, [name for name in COMMANDS if " " not in name] + ["agent"], "see trimtab --help")
+    hint = nearest(first, list(dict.fromkeys(name.partition(" ")[0] for name in COMMANDS)), "see trimtab --help")
     raise UserError(f"there is no command {first!r}; {hint}")
 
 

@@ -260,6 +260,20 @@ MISTAKES = [
         ("evals/test_chat_models.py::test_a_template_that_knows_no_tools",),
     ),
     Mistake(
+        "gym: a run that has not begun is left behind",
+        "commands.gym_run:_stopped",
+        "remove_tree(where)",
+        "None",
+        ("commands/test_gym_commands.py::test_a_server_that_does_not_answer",),
+    ),
+    Mistake(
+        "gym: submissions of another version of the task are scored again",
+        "gym.finding:task_of",
+        'task.version() != result["version"]',
+        "False",
+        ("commands/test_gym_commands.py::test_a_run_shows",),
+    ),
+    Mistake(
         "agents: observations may be of any length",
         "agents.tools:Toolbox.run",
         "shortened(text, self.longest)",

@@ -117,6 +117,7 @@ class Episode:
         Returns:
             `result`.
         """
+        self.ended = self.ended or self.over() or "the agent has stopped"
         if not any(one.final for one in self.submissions.records):
             self.sessions.close_all()
             try:
@@ -126,8 +127,8 @@ class Episode:
         self.finished = True
         return self.result()
 
-    final_error = ""
-    """why there is no final evaluation, where there is none"""
+    final_error = ended = ""
+    """why there is no final evaluation, where there is none; why the episode has ended, once it has"""
 
     def result(self) -> dict[str, Any]:
         """Scores so far: `final` and `best` (public) are the paper's, `private` that of the final submission on the
@@ -144,7 +145,7 @@ class Episode:
             "best": None if best is None else self._less_hint(best.score),
             "best_private": None if best is None else self._less_hint(best.private_score),
             "hint_seen": self.hint_seen,
-            "over": self.over(),
+            "over": self.ended or self.over(),
             "error": self.final_error,
             "budget": self.budget.state(),
             "submissions": [asdict(one) for one in records],

@@ -128,7 +128,7 @@ def restore(run: Path, snapshot: GymSnapshot, task: GymTask, folder: Path, **how
     steps_made = path.read_bytes()[:size] if path.is_file() else b""
     if hashlib.sha256(steps_made).hexdigest() != digest:
         raise SnapshotError(f"{path} is not what it was at step {snapshot.step}: its SHA-256 differs")
-    laid = {name: folder / f".{name}.part" for name in KEPT}
+    laid, fresh = {name: folder / f".{name}.part" for name in KEPT}, not folder.exists()
     try:
         for name, part in laid.items():
             if part.exists():
@@ -138,10 +138,11 @@ def restore(run: Path, snapshot: GymSnapshot, task: GymTask, folder: Path, **how
             if (folder / name).exists():
                 remove_tree(folder / name)
             part.rename(folder / name)
-    finally:
-        for part in laid.values():
-            if part.exists():
-                remove_tree(part)
+    except BaseException:
+        for place in [folder] if fresh else laid.values():
+            if place.exists():
+                remove_tree(place)
+        raise
     write_atomic(folder / TRAJECTORY, steps_made.decode())
     return Episode(task, folder, state=dict(of), **how)
 
