@@ -4,6 +4,8 @@
     python scripts/gym_anchors.py df-noisy          one of them, or a task folder
     python scripts/gym_anchors.py df-noisy --solutions slip --seeds 0 1 2 3 4 --dry
 
+    python scripts/gym_anchors.py df-noisy --rescore       after a change of its anchors, and of nothing else
+
 The slip is the reference with one mistake, of tests/gym/slips: it shows which tasks give partial credit.
 
 The seed is the variable SEED that a solution's solve.py sees, and `submitted.seed` of the evaluator. Points are those
@@ -35,6 +37,7 @@ SLIPS = ROOT / "tests" / "gym" / "slips"
 WANTED = {"baseline": (0.0, 5.0), "reference": (80.0, 8.0)}
 """points and how far off they may be"""
 SPLITS = {"public": "metrics", "private": "private_metrics"}
+SCORES = {"public": "score", "private": "private_score"}
 
 
 def main() -> int:
@@ -43,13 +46,18 @@ def main() -> int:
     kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     rows, failed = [], False
     for task in map(load_task, folders):
-        names = args.solutions or [*WANTED, *(["slip"] if (SLIPS / task.name).is_dir() else [])]
-        cells = {name: [measured(task, name, seed) for seed in args.seeds] for name in names}
+        if args.rescore:
+            cells = {name: [rescored(task, one) for one in found] for name, found in kept[task.name]["cells"].items()}
+        else:
+            names = args.solutions or [*WANTED, *(["slip"] if (SLIPS / task.name).is_dir() else [])]
+            cells = {name: [measured(task, name, seed) for seed in args.seeds] for name in names}
         summary = {name: summed(task, found) for name, found in cells.items()}
         kept[task.name] = {
-            "signature": {**signature(), "command": shlex.join(["python", "scripts/gym_anchors.py", *sys.argv[1:]])},
+            "signature": kept[task.name]["signature"]
+            if args.rescore
+            else {**signature(), "command": shlex.join(["python", "scripts/gym_anchors.py", *sys.argv[1:]])},
             "version": task.version(),
-            "seeds": args.seeds,
+            "seeds": [one["seed"] for one in next(iter(cells.values()))],
             "summary": summary,
             "cells": cells,
         }
@@ -78,16 +86,20 @@ def measured(task: GymTask, name: str, seed: int) -> dict[str, Any]:
     record = result["submissions"][-1]
     values = {split: record[key] for split, key in SPLITS.items()}
     tell(f"{task.name} {name} seed {seed}: {values} {record['message']}")
-    return {
+    cell = {
         "seed": seed,
-        "score": record["score"],
-        "private_score": record["private_score"],
-        "points": {split: pointed(task, found) for split, found in values.items()},
         "values": values,
         "message": record["message"],
         "solving_seconds": round(solving, 2),
         "evaluation_seconds": round(episode.budget.evaluation_seconds, 2),
     }
+    return rescored(task, cell)
+
+
+def rescored(task: GymTask, cell: dict[str, Any]) -> dict[str, Any]:
+    """The same values with the points that they get now."""
+    scores = {key: task.score(cell["values"][split]) if cell["values"][split] else 0.0 for split, key in SCORES.items()}
+    return {**cell, **scores, "points": {split: pointed(task, found) for split, found in cell["values"].items()}}
 
 
 def pointed(task: GymTask, values: dict[str, float]) -> float:
@@ -103,6 +115,7 @@ def summed(task: GymTask, cells: list[dict[str, Any]]) -> dict[str, Any]:
         for metric in task.settings.metrics
     }
     return {
+        "score": {split: round(statistics.mean(one[key] for one in cells), 3) for split, key in SCORES.items()},
         "points": {split: round(statistics.mean(found), 3) for split, found in points.items()},
         "deviation": {split: round(statistics.pstdev(found), 3) for split, found in points.items()},
         "values": {name: round(statistics.mean(found), 6) for name, found in values.items() if found},
@@ -122,6 +135,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("tasks", nargs="*", help="names or folders; all by default")
     parser.add_argument("--solutions", nargs="+", help="folders of a task, or slip; by default all three")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--rescore", action="store_true", help="measure nothing: score the stored values by new anchors"
+    )
     parser.add_argument("--dry", action="store_true", help="write no results")
     return parser.parse_args()
 

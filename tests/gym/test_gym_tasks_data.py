@@ -1,5 +1,6 @@
 """The tasks on data: what they refuse, and what their own solutions score."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_gym import engine, solution_files
+from tiny_gym import engine, scored_outputs, solution_files
 from trimtab.common import user_code
 from trimtab.common.errors import UserError
 from trimtab.gym.episode import Episode
@@ -21,6 +22,7 @@ SLIPS = Path(__file__).parent / "slips"
 ALL = sorted(folder.name for folder in TASKS.iterdir() if folder.is_dir())
 MADE = ("df-noisy",)
 """tasks whose data a script makes"""
+HERE = (*MADE, "ls-noise")
 
 
 @cache
@@ -37,7 +39,7 @@ def why_rejected(name: str, folder: Path, **files: str | bytes) -> str:
         place.write_bytes(data.encode() if isinstance(data, str) else data)
     evaluator = user_code.load(str(task.evaluator), "evaluator", name, "evaluator.py", UserError)
     with pytest.raises(Rejected) as caught:
-        evaluator.validate(Submitted(folder, task.hidden, task.folder, "none", SandboxLimits()))
+        evaluator.validate(Submitted(folder, task.hidden, task.folder, engine(), SandboxLimits()))
     return str(caught.value)
 
 
@@ -85,13 +87,32 @@ def test_df_noisy_reads_numbers_of_lines_alone(tmp_path, text, said):
     assert said in why_rejected("df-noisy", tmp_path, kept__txt=text)
 
 
-@pytest.mark.parametrize("name", MADE)
+LOSS = "import torch\n\n\ndef loss(logits, labels, step):\n    "
+
+
+@pytest.mark.parametrize(
+    "body, said",
+    [
+        ("raise KeyError(step)", "KeyError: 0"),
+        ("return 3.0", "without dimensions"),
+        ("return logits", "without dimensions"),
+        ("return labels.float().mean()", "depends on the logits"),
+        ("return logits.sum() * (1e9 if step else 1.0)", "step 1 is not finite, or beyond 10000"),
+        ("return logits.sum() / 0", "step 0 is not finite"),
+        ("import os; [os.write(n, b'[[1]]\\n') for n in range(3, 9)]", "shape|ended|TypeError"),
+        ("import os; os._exit(0)", "ended early"),
+    ],
+)
+@pytest.mark.fast("raise*")
+def test_ls_noise_says_what_is_wrong_with_a_loss(tmp_path, body, said):
+    assert re.search(said, why_rejected("ls-noise", tmp_path, loss__py=LOSS + body))
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_outputs_that_are_missing_score_0_with_the_reason(name, tmp_path):
-    engine()
-    with Episode(task_of(name), tmp_path / "run") as episode:
-        found = episode.call("eval").to_dict()
-        assert found["overall_score"] == 0
-        assert "is missing" in found["message"]
+    found = scored_outputs(tmp_path, task_of(name), {})
+    assert (found.score, found.private_score) == (0, 0)
+    assert "is missing" in found.message
 
 
 def scored(name: str, solution: str, folder: Path) -> dict[str, float]:
@@ -104,7 +125,7 @@ def scored(name: str, solution: str, folder: Path) -> dict[str, float]:
     return {split: result[key] for split, key in (("public", "final"), ("private", "private"))}
 
 
-SCORES = [(name, *wanted) for name in MADE for wanted in (("baseline", 0, 10), ("reference", 70, 90))]
+SCORES = [(name, *wanted) for name in HERE for wanted in (("baseline", 0, 10), ("reference", 70, 90))]
 
 
 @pytest.mark.slow
@@ -119,3 +140,8 @@ def test_the_baseline_scores_0_and_the_reference_80(name, solution, least, most,
 def test_a_small_mistake_in_data_gets_part_of_the_points(name, tmp_path):
     found = scored(name, str(SLIPS / name), tmp_path)
     assert all(15 <= points <= 65 for points in found.values()), found
+
+
+@pytest.mark.slow
+def test_a_wrong_sign_in_a_loss_gets_none(tmp_path):
+    assert scored("ls-noise", str(SLIPS / "ls-noise"), tmp_path) == {"public": 0, "private": 0}

