@@ -103,7 +103,7 @@ LOSS = "import torch\n\n\ndef loss(logits, labels, step):\n    "
         ("import os; os._exit(0)", "ended early"),
     ],
 )
-@pytest.mark.fast("raise*")
+@pytest.mark.slow
 def test_ls_noise_says_what_is_wrong_with_a_loss(tmp_path, body, said):
     assert re.search(said, why_rejected("ls-noise", tmp_path, loss__py=LOSS + body))
 
