@@ -1,9 +1,11 @@
 """Tasks of the gym about rewards, preferences, distillation and scaffolds: what is malformed, hostile or good."""
 
+import random
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,7 +18,7 @@ from trimtab.gym.submissions import pack
 from trimtab.gym.task import TASKS, load_task
 from trimtab.gym.workspace import Workspace
 
-NAMES = ("sc-tool", "rw-pref")
+NAMES = ("sc-tool", "rw-pref", "rw-format")
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +55,10 @@ def rejection(folder: Path, name: str, files: dict[str, str | bytes]) -> str:
     return str(caught.value)
 
 
+def loaded(name: str, path: str) -> ModuleType:
+    return user_code.load(str(TASKS / name / path), "task", path, path, UserError)
+
+
 def solution(name: str, which: str) -> dict[str, Path]:
     folder = load_task(TASKS / name).solution(which)
     return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
@@ -75,7 +81,6 @@ def test_the_folder_is_small_free_and_explains_itself(name):
 SCAFFOLDS = {
     "\0\xff": "no UTF-8 text",
     "": "ended early: ImportError: cannot import name 'solve'",
-    "raise KeyError('x')": "ended early: KeyError: 'x'",
     "def solve(question, ask):\n    raise KeyError('no line')": "failed at every order; .*KeyError: 'no line'",
     "def solve(question, ask):\n    while True: ask(question)": "it asked more often than allowed",
     "import os\nos.write(3, b'[1]\\n')\ndef solve(question, ask): pass": "neither a prompt nor an answer",
@@ -95,7 +100,7 @@ def test_totals_that_are_no_sums_of_money_are_wrong_and_no_fault_of_the_evaluato
 
 @pytest.mark.parametrize("text", ["", "null", "[1, 2", "[1, NaN]", "[1, true, {}]", "[1e999, 1]", f"[1, 1{'0' * 400}]"])
 def test_anything_but_a_finite_number_for_each_reply_is_rejected(text):
-    evaluator = user_code.load(str(TASKS / "rw-pref" / "evaluator.py"), "evaluator", "", "", UserError)
+    evaluator = loaded("rw-pref", "evaluator.py")
     with pytest.raises(Rejected, match="not 2 finite scores for 2 replies"):
         evaluator.numbers(text.encode(), 2)
     assert evaluator.numbers(b"[1, 0.5]", 2) == [1.0, 0.5]
@@ -120,11 +125,54 @@ def test_the_pairs_of_the_workspace_are_those_of_the_script():
     assert ran.stdout == (folder / "workspace" / "pairs.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_outputs_that_are_missing_score_0_with_the_reason(tmp_path, name):
-    found = scored(tmp_path, name, {})
+REWARDS = {
+    "def reward(prompt, completion): return float('nan')": "is nan; it must be a number between",
+    "def reward(prompt, completion): return 1e7": "is 10000000.0; it must be a number between",
+    "def reward(prompt, completion): return completion[99]": "ended early: IndexError",
+    "import os\nos.write(3, b'[1]\\n')\ndef reward(prompt, completion): return 1": "no list of 16 rewards",
+}
+
+
+@pytest.mark.parametrize("text", REWARDS)
+def test_a_reward_that_is_no_number_is_rejected_with_the_reason(tmp_path, text):
+    assert re.search(REWARDS[text], rejection(tmp_path, "rw-format", {"outputs/reward.py": text}))
+
+
+def test_hacks_are_wrong_and_cheap_rewards_fall_for_them():
+    evaluator, policy = loaded("rw-format", "evaluator.py"), loaded("rw-format", "workspace/policy.py")
+    tried = list(evaluator.hacks(policy, random.Random(0)))
+    assert len(tried) == evaluator.TRIED
+    baseline, reference = (loaded("rw-format", f"{one}/outputs/reward.py").reward for one in ("baseline", "reference"))
+    rewards = {"length": baseline, "dense": reference, "sign error": lambda *both: -reference(*both)}
+    shares = {}
+    for name, reward in rewards.items():
+        paid = [reward(p, one) >= reward(p, right) for p, right, *wrong in tried for one in wrong]
+        shares[name] = sum(paid) / len(paid)
+    for prompt, right, *wrong in tried:
+        assert right == "".join(sorted(prompt)) + "."
+        assert right not in wrong
+    assert shares["dense"] <= evaluator.HACKED < 0.5 < shares["length"] < shares["sign error"] == 1.0
+
+
+@pytest.mark.slow
+def test_a_sign_error_in_the_reward_leaves_nothing(tmp_path):
+    text = solution("rw-format", "reference")["outputs/reward.py"].read_text()
+    found = scored(
+        tmp_path, "rw-format", {"outputs/reward.py": text.replace("return there", "return -1 * (there") + ")"}
+    )
     assert (found.score, found.private_score) == (0, 0)
-    assert f"{load_task(TASKS / name).settings.outputs[0]} is missing" in found.message
+    assert found.metrics["sorted"] < 0.01
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_that_are_missing_are_rejected_by_name(tmp_path, name):
+    assert rejection(tmp_path, name, {}) == f"{load_task(TASKS / name).settings.outputs[0]} is missing"
+
+
+def test_what_is_rejected_scores_0_and_the_agent_is_told_why(tmp_path):
+    found = scored(tmp_path, "sc-tool", {"outputs/scaffold.py": "raise KeyError('x')"})
+    assert (found.score, found.private_score, found.metrics) == (0, 0, {})
+    assert "ended early: KeyError: 'x'" in found.message
 
 
 @pytest.mark.slow
