@@ -274,6 +274,20 @@ MISTAKES = [
         ("commands/test_gym_commands.py::test_a_run_shows",),
     ),
     Mistake(
+        "gym: inspect's agent goes on when the episode is over",
+        "gym.on_inspect.tasks:_goes_on",
+        "own.episode.over() is not None",
+        "False",
+        ("gym/test_gym_on_inspect.py::test_a_model_works",),
+    ),
+    Mistake(
+        "gym: inspect is told the best score as the final one",
+        "gym.on_inspect.tasks:gym_score",
+        "result[key]",
+        "result['best']",
+        ("gym/test_gym_on_inspect.py::test_the_reference_scores",),
+    ),
+    Mistake(
         "agents: observations may be of any length",
         "agents.tools:Toolbox.run",
         "shortened(text, self.longest)",

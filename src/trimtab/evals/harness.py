@@ -3,6 +3,7 @@ that knows inspect_ai.
 
 `inspect eval trimtab/geomrel --model openai/...` runs a suite on any provider; `--model trimtab/smollm2-135m` (with
 `-M decoding=adaptive -M batch=32`) lets a builtin model, a folder or a hub id answer with any decoding strategy.
+`inspect eval trimtab/gym_df_noisy` lets any agent work on a task of the gym (`trimtab gym list`).
 `--sandbox trimtab` runs the tools of any agent in the gym's sandbox.
 `--model trimtab_agent/ROLES` lets a roles folder, or one model that was trained as an agent, work on tasks with tools.
 """
@@ -42,6 +43,8 @@ from trimtab.evals.role_models import load_agent
 from trimtab.evals.runner import measures
 from trimtab.evals.suite import Answered, Item, Messages, SuiteError, Verdict
 from trimtab.gym.on_inspect import sandbox as sandbox  # registered by being imported
+from trimtab.gym.on_inspect.tasks import NAMED
+from trimtab.gym.on_inspect.tasks import gym as gym
 from trimtab.metrics.tool_calls import parsed
 from trimtab.models import loading
 from trimtab.models.inference import LoadOptions, load_for_inference, with_adapter
@@ -94,6 +97,7 @@ def _task(name: str) -> Any:
 
 
 globals().update({name: _task(name) for name in suites.names()})
+globals().update(NAMED)
 
 
 def _messages(chat: Messages) -> list[ChatMessage]:
