@@ -281,10 +281,10 @@ MISTAKES = [
         ("gym/test_gym_on_inspect.py::test_a_model_works",),
     ),
     Mistake(
-        "gym: inspect is told the best score as the final one",
+        "gym: inspect is told the public score as the private one",
         "gym.on_inspect.tasks:gym_score",
         "result[key]",
-        "result['best']",
+        "result['final']",
         ("gym/test_gym_on_inspect.py::test_the_reference_scores",),
     ),
     Mistake(

@@ -20,14 +20,12 @@ def find_task(word: str) -> GymTask:
     Raises:
         TaskError: if there is none, with the nearest name, or if it is not complete.
     """
-    from trimtab.gym.innovatorbench import is_innovatorbench, load_innovatorbench
-
     if word in bundled():
         return load_task(TASKS / word)
     place = Path(word).expanduser()
     if not place.exists() and "/" not in word:
         check_known(word, bundled(), "task", "tasks", TaskError)
-    return load_innovatorbench(place) if is_innovatorbench(place) else load_task(place)
+    return load_task(place)
 
 
 def task_folder(word: str) -> str | None:
