@@ -42,6 +42,16 @@ def export(folder: Path, kind: str = "llama_tied", recommended=None, **changes) 
     return folder / "dial"
 
 
+def changes(model, original, prompt, ids, strength=1.0):
+    """log p at a strength minus log p at 0, of each token of an answer."""
+    whole, labels = torch.tensor([prompt + ids]), torch.tensor(ids)
+    with torch.no_grad():
+        z0, z1 = original(whole).logits[0], model(whole).logits[0]
+    mixed = (1 - strength) * z0 + strength * z1
+    change = (mixed.log_softmax(-1) - z0.log_softmax(-1))[len(prompt) - 1 : -1]
+    return change[torch.arange(len(ids)), labels].tolist()
+
+
 def trained_run(folder, method="clm", **models):
     """A finished run of a few steps, whose policy is the folder `teacher`."""
     files = tiny_folder.lay_out(folder)

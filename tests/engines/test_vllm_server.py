@@ -81,6 +81,7 @@ def test_one_that_dies_is_an_error_with_its_last_line_and_without_the_key(monkey
 def test_of_many_lines_the_error_that_matters_is_said_and_where_the_rest_stands(tmp_path):
     log = tmp_path / "vllm.log"
     log.write_text(
+        "(APIServer pid=0) WARNING 11-30 [utils.py:1] this can cause `OSError: [Errno 24] Too many open files`\n"
         "(EngineCore pid=1) ERROR 11-30 [core.py:1] Traceback (most recent call last):\n"
         "(EngineCore pid=1) ERROR 11-30 [core.py:1] ValueError: Available memory (18.8 GiB) is less than desired\n"
         "RuntimeError: Engine core initialization failed. See root cause above.\n"

@@ -213,12 +213,7 @@ def test_changes_are_differences_of_log_probabilities(http, site):
     model, original = tiny_dial.expanded()
     prompt = site.engine.tokenizer.apply_chat_template(ASK, add_generation_prompt=True, return_dict=True)["input_ids"]
     ids = site.engine.tokenizer(answer, add_special_tokens=False)["input_ids"]
-    whole = torch.tensor([prompt + ids])
-    with torch.no_grad():
-        z0, z1 = original(whole).logits[0], model(whole).logits[0]
-    rows, labels = slice(len(prompt) - 1, -1), torch.tensor(ids)
-    change = (0.3 * z0 + 0.7 * z1).log_softmax(-1)[rows] - z0.log_softmax(-1)[rows]
-    wanted = change[torch.arange(len(ids)), labels].tolist()
+    wanted = tiny_dial.changes(model, original, prompt, ids, 0.7)
     wanted = [*wanted[:2], wanted[2] + wanted[3]]  # the two bytes of é are one piece
     torch.testing.assert_close(torch.tensor([one["change"] for one in found]), torch.tensor(wanted), rtol=0, atol=1e-4)
 

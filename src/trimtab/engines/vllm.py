@@ -31,8 +31,8 @@ START_SECONDS = 600.0
 STOP_SECONDS = 20.0
 """that a server has to end by itself before it is ended"""
 ERROR = re.compile(r"\b(\w*(?:Error|Exception): .*)")
-SUMMARY = "Engine core initialization failed"
-"""what vLLM says after the error that matters"""
+NO_CAUSE = "Engine core initialization failed| WARNING "
+"""what vLLM says after the error that matters, and warnings that only name one"""
 SHOWN_OF_ERROR = 400
 """characters"""
 LAST_LINES = 20
@@ -274,7 +274,7 @@ class VLLMServer:
         lines = self.last_lines(10**6)
         if not lines:
             return ""
-        errors = [found[1] for line in lines if (found := ERROR.search(line)) and SUMMARY not in line]
+        errors = [found[1] for line in lines if (found := ERROR.search(line)) and not re.search(NO_CAUSE, line)]
         said = (errors or lines[-1:])[0].strip()[:SHOWN_OF_ERROR]
         said = said.replace(self.key, "***") if self.key else said
         return f": {said}{f' (see {self.log})' if self._kept else ''}"
