@@ -20,9 +20,9 @@ from trimtab.gym.task import TASKS, GymTask, load_task
 
 SLIPS = Path(__file__).parent / "slips"
 ALL = sorted(folder.name for folder in TASKS.iterdir() if folder.is_dir())
-MADE = ("df-noisy",)
+MADE = ("da-lowres", "df-noisy")
 """tasks whose data a script makes"""
-HERE = (*MADE, "ls-noise")
+HERE = (*MADE, "dc-arith", "ls-noise")
 
 
 @cache
@@ -87,6 +87,75 @@ def test_df_noisy_reads_numbers_of_lines_alone(tmp_path, text, said):
     assert said in why_rejected("df-noisy", tmp_path, kept__txt=text)
 
 
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "empty"),
+        ("weather rain in rome\n", "line 1 of outputs/train.tsv is not an intent, a tab"),
+        ("weather\train in rome\nnews\train in rome\n", "line 2 .* is not an intent"),
+        ("weather\ta\tb\n", "is not an intent"),
+        ("weather\t\n", "1 to 120"),
+        ("weather\t" + "a" * 121, "1 to 120"),
+        ("weather\ta\x0bweather b", "printable"),
+        ("weather\ta\u2028b", "printable"),
+        ("weather\ta\n" * 2001, "2,001 lines; 2,000 are allowed"),
+        ("weather\t" + "a" * 1_000_000, "960,000 are allowed"),
+        (b"weather\t\xff", "no UTF-8"),
+    ],
+)
+def test_da_lowres_reads_intents_and_sentences_alone(tmp_path, text, said):
+    assert re.search(said, why_rejected("da-lowres", tmp_path, train__tsv=text))
+
+
+WRITE = "from pathlib import Path\nPath('lines.txt').write_text(%r)\n"
+
+
+@pytest.mark.parametrize(
+    "generator, form, said",
+    [
+        ("", "[]", 'must be {"ones_first": true}'),
+        ("", '{"ones_first": 1}', 'must be {"ones_first": true}'),
+        ("", '{"ones_first": true, "sum": 1}', 'must be {"ones_first": true}'),
+        ("", "[" * 900, "no JSON"),
+        ("", " " * 1001, "1,000 are allowed"),
+        ("pass", "", "no lines.txt, or an empty one"),
+        ("raise SystemExit('no luck')", "", "ended with 1: no luck"),
+        ("import os\nos.symlink('/etc/passwd', 'lines.txt')", "", "no lines.txt"),
+        ("import os\nos.mkfifo('lines.txt')", "", "no lines.txt"),
+        ("open('lines.txt', 'wb').truncate(1 << 20)", "", "1,048,576 bytes; 820,000 are allowed"),
+        (WRITE % ("1+1=2\n" * 20_001), "", "20,001 lines; 20,000 are allowed"),
+        (WRITE % ("1+1=2\n\n1+1=2\n"), "", "line 2 of lines.txt has 0 letters"),
+        (WRITE % ("1" * 41), "", "line 1 of lines.txt has 41 letters"),
+        (WRITE % "1+1=２\n", "", "lines.txt holds '２'"),
+        (WRITE % "1+1=2\r\n", "", "lines.txt holds"),
+    ],
+)
+def test_dc_arith_says_what_is_wrong_with_a_generator(tmp_path, generator, form, said):
+    files = {"generate__py": generator, "format__json": form or '{"ones_first": true}'}
+    assert said in why_rejected("dc-arith", tmp_path, **files)
+
+
+def test_dc_arith_teaches_no_sum_that_it_asks_for(tmp_path):
+    train = user_code.load(str(TASKS / "dc-arith" / "workspace" / "train.py"), "task", "", "", UserError)
+    key = (TASKS / "dc-arith" / "hidden" / "key.txt").read_text().strip()
+    pairs = [pair for split in ("public", "private") for pair in train.drawn(500, f"{key} {split}")]
+    lines = WRITE % "".join(f"{train.question(pair)}{sum(pair)}\n" for pair in pairs)
+    said = why_rejected("dc-arith", tmp_path, generate__py=lines, format__json='{"ones_first": false}')
+    assert "nothing but sums that are asked for" in said
+
+
+@pytest.mark.parametrize(
+    "text, ones_first, wanted",
+    [
+        ("975", True, 579), ("0975", True, 5790), ("9750", True, 579), ("0579", False, 579), ("n9c7n5", True, 579),
+        ("1+2=3=579", False, 579), ("", False, None), ("abc", True, None), ("579=", False, None),
+    ],
+)  # fmt: skip
+def test_an_answer_of_dc_arith_is_the_digits_after_the_last_sign(text, ones_first, wanted):
+    train = user_code.load(str(TASKS / "dc-arith" / "workspace" / "train.py"), "task", "", "", UserError)
+    assert train.answer(text, ones_first) == wanted
+
+
 LOSS = "import torch\n\n\ndef loss(logits, labels, step):\n    "
 
 
@@ -136,7 +205,7 @@ def test_the_baseline_scores_0_and_the_reference_80(name, solution, least, most,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["df-noisy"])
+@pytest.mark.parametrize("name", ["da-lowres", "dc-arith", "df-noisy"])
 def test_a_small_mistake_in_data_gets_part_of_the_points(name, tmp_path):
     found = scored(name, str(SLIPS / name), tmp_path)
     assert all(15 <= points <= 65 for points in found.values()), found
