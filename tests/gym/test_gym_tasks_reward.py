@@ -1,13 +1,16 @@
 """Tasks of the gym about rewards, preferences, distillation and scaffolds: what is malformed, hostile or good."""
 
+import base64
 import random
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from tiny_gym import engine
 from trimtab.common import user_code
@@ -18,7 +21,7 @@ from trimtab.gym.submissions import pack
 from trimtab.gym.task import TASKS, load_task
 from trimtab.gym.workspace import Workspace
 
-NAMES = ("sc-tool", "rw-pref", "rw-format")
+NAMES = ("sc-tool", "rw-pref", "rw-format", "ls-distill")
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +165,40 @@ def test_a_sign_error_in_the_reward_leaves_nothing(tmp_path):
     )
     assert (found.score, found.private_score) == (0, 0)
     assert found.metrics["sorted"] < 0.01
+
+
+def encoded(*values: float) -> str:
+    return base64.b64encode(struct.pack(f"{len(values)}f", *values)).decode()
+
+
+@pytest.mark.parametrize("said", [None, [1.0, 2.0], "", "?", encoded(1.0), encoded(1.0, 2.0, 3.0)])
+def test_a_gradient_of_another_shape_is_rejected(said):
+    evaluator = loaded("ls-distill", "evaluator.py")
+    with pytest.raises(Rejected, match="no gradient of 2 numbers"):
+        evaluator.as_gradient(said, torch.zeros(1, 2))
+
+
+def test_a_gradient_is_finite_and_not_huge():
+    evaluator = loaded("ls-distill", "evaluator.py")
+    assert evaluator.as_gradient(encoded(0.5, -1e30), torch.zeros(1, 2)).tolist() == [[0.5, -1e6]]
+    with pytest.raises(Rejected, match="not finite"):
+        evaluator.as_gradient(encoded(0.5, float("nan")), torch.zeros(1, 2))
+
+
+def test_the_texts_of_the_workspace_are_those_of_the_script():
+    language = loaded("ls-distill", "hidden/language.py")
+    for name, words in language.TEXTS.items():
+        assert (TASKS / "ls-distill" / "workspace" / f"{name}.bin").read_bytes() == language.text(name, words)
+
+
+@pytest.mark.slow
+def test_a_loss_that_raises_is_rejected_and_one_with_a_sign_error_scores_0(tmp_path):
+    text = solution("ls-distill", "baseline")["outputs/loss.py"].read_text()
+    told = rejection(tmp_path / "a", "ls-distill", {"outputs/loss.py": text.replace("return F", "return 1 / 0 * F")})
+    assert "ended early: ZeroDivisionError" in told
+    found = scored(tmp_path / "b", "ls-distill", {"outputs/loss.py": text.replace("return F", "return -F")})
+    assert (found.score, found.private_score) == (0, 0)
+    assert found.metrics["gap"] > 1
 
 
 @pytest.mark.parametrize("name", NAMES)
