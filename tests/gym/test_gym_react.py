@@ -6,7 +6,7 @@ import pytest
 
 from tiny_gym import SECRET, engine, make_task
 from trimtab.gym import snapshots
-from trimtab.gym.agents.react import Called, ModelTurn, React
+from trimtab.gym.agents.react import Called, ContextTooShort, ModelTurn, React
 from trimtab.gym.episode import Episode
 from trimtab.gym.playing import go_on, play
 from trimtab.gym.trajectory import GymTrajectory, RunFacts
@@ -21,11 +21,12 @@ class Talker:
 
     def __init__(self, *turns, context=None):
         self.turns, self.context = list(turns), context
-        self.asked, self.seeds = [], []
+        self.asked, self.seeds, self.most = [], [], []
 
     def ask(self, messages, tools, max_new_tokens, seed):
         self.asked.append((messages, [tool["name"] for tool in tools]))
         self.seeds.append(seed)
+        self.most.append(max_new_tokens)
         said = self.turns.pop(0)
         if isinstance(said, BaseException):
             raise said
@@ -109,10 +110,12 @@ def test_a_model_that_gives_no_summary_gets_what_it_did_by_rule(task, tmp_path):
     assert len(GymTrajectory(tmp_path / "run").rows) == 3
 
 
-def test_a_history_that_cannot_be_shortened_is_asked_with_as_it_is(task, tmp_path):
-    model = Talker(("", Called("finish", {})), context=1_000)
-    run(task, model, tmp_path / "run", max_new_tokens=10)
-    assert len(model.asked) == 1
+def test_an_answer_gets_what_the_context_has_room_for_and_a_context_without_room_is_refused(task, tmp_path):
+    model = Talker(("", Called("finish", {})), context=2_100)
+    run(task, model, tmp_path / "run", max_new_tokens=1_000)
+    assert model.most == [100]
+    with pytest.raises(ContextTooShort, match="takes 2,000 tokens, and talker reads 2,050; choose a model"):
+        run(task, Talker(context=2_050), tmp_path / "other")
 
 
 def test_a_model_that_fails_goes_on_with_its_history_and_hears_of_the_interruption(task, tmp_path):

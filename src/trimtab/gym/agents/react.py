@@ -4,6 +4,7 @@ grows too long."""
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from trimtab.common.errors import UserError
 from trimtab.gym.actions import parse, schema
 from trimtab.gym.agents import Briefing, Memory, Move
 from trimtab.gym.agents.history import Messages, Node, Summarize, as_text, digest, messages, summary
@@ -23,6 +24,12 @@ CHARACTERS = 3
 """of a token at least, for estimates"""
 TRIES = 3
 """of a summary"""
+LEAST = 64
+"""tokens of an answer"""
+
+
+class ContextTooShort(UserError):
+    """A model that cannot read task and tools."""
 
 
 class Called(NamedTuple):
@@ -94,7 +101,13 @@ class React:
         spent: list[int | None] = []
         while self._too_long(left) and self._summarise(spent):
             continue
-        turn = self._ask(self.messages(left), self.tools, spent)
+        asked = self.messages(left)
+        if (room := self._room(asked)) < LEAST:
+            raise ContextTooShort(
+                f"the history takes {self.model.count(asked, self.tools):,} tokens, and {self.model.name} reads "
+                f"{self.model.context:,}; choose a model with a longer context"
+            )
+        turn = self._ask(asked, self.tools, spent, room)
         first = next(iter(turn.calls), None)
         call = None if first is None else first._asdict()
         self.path.append({"kind": "step", "said": turn.text, "call": call, "seen": None})
@@ -120,15 +133,28 @@ class React:
         found[0]["content"] = found[0]["content"].removeprefix("[note]\n")
         return [{"role": "system", "content": SYSTEM}, *found]
 
-    def _ask(self, asked: Messages, tools: Sequence[Mapping[str, Any]], spent: list[int | None]) -> ModelTurn:
-        turn = self.model.ask(asked, tools, self.max_new_tokens, self.seed + self.asked)
+    def _ask(
+        self, asked: Messages, tools: Sequence[Mapping[str, Any]], spent: list[int | None], room: int
+    ) -> ModelTurn:
+        turn = self.model.ask(asked, tools, min(room, self.max_new_tokens), self.seed + self.asked)
         self.asked += 1
         spent.append(turn.tokens)
         return turn
 
+    @property
+    def _kept(self) -> int:
+        """Tokens of the context that are kept free for an answer."""
+        return self.max_new_tokens if self.model.context is None else min(self.max_new_tokens, self.model.context // 4)
+
+    def _room(self, asked: Messages) -> int:
+        """Tokens that an answer may have."""
+        if self.model.context is None:
+            return self.max_new_tokens
+        return self.model.context - self.model.count(asked, self.tools)
+
     def _too_long(self, left: float) -> bool:
         number, most = self.model.count(self.messages(left), self.tools), self.model.context
-        return number >= self.threshold or (most is not None and number + self.max_new_tokens >= most)
+        return number >= self.threshold or (most is not None and number + self._kept >= most)
 
     def _summarise(self, spent: list[int | None]) -> bool:
         """Put a summary in the place of the first half of the path, if it has any that is no summary already."""
@@ -136,12 +162,13 @@ class React:
         first, rest = self.path[:half], self.path[half:]
         if not rest or (half == 1 and first[0]["kind"] == "summary"):
             return False
-        room = CHARACTERS * max(0, (self.model.context or self.threshold + self.max_new_tokens) - self.max_new_tokens)
-        told = truncated(f"The task:\n{self.task}\n\nThe steps:\n{as_text(first, self.longest)}", room // 2)
+        room = self.threshold if self.model.context is None else self.model.context - self._kept
+        told = f"The task:\n{self.task}\n\nThe steps:\n{as_text(first, self.longest)}"
+        told = truncated(told, CHARACTERS * room // 2)
         asked = [{"role": "system", "content": SUMMARISER}, {"role": "user", "content": told}]
         text = None
         for _ in range(TRIES):
-            turn = self._ask(asked, [schema(Summarize)], spent)
+            turn = self._ask(asked, [schema(Summarize)], spent, self._kept)
             text = summary(turn.calls[0]._asdict() if turn.calls else None)
             if text is not None:
                 break
