@@ -135,11 +135,12 @@ def test_dc_arith_says_what_is_wrong_with_a_generator(tmp_path, generator, form,
     assert said in why_rejected("dc-arith", tmp_path, **files)
 
 
-def test_dc_arith_teaches_no_sum_that_it_asks_for(tmp_path):
+@pytest.mark.parametrize("before", ["", "0=1", "100+"])
+def test_dc_arith_teaches_no_sum_that_it_asks_for(tmp_path, before):
     train = user_code.load(str(TASKS / "dc-arith" / "workspace" / "train.py"), "task", "", "", UserError)
     key = (TASKS / "dc-arith" / "hidden" / "key.txt").read_text().strip()
     pairs = [pair for split in ("public", "private") for pair in train.drawn(500, f"{key} {split}")]
-    lines = WRITE % "".join(f"{train.question(pair)}{sum(pair)}\n" for pair in pairs)
+    lines = WRITE % "".join(f"{before}{train.question(pair)}{sum(pair)}\n" for pair in pairs)
     said = why_rejected("dc-arith", tmp_path, generate__py=lines, format__json='{"ones_first": false}')
     assert "nothing but sums that are asked for" in said
 

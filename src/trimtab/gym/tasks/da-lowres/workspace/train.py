@@ -18,7 +18,7 @@ INTENTS = (
     "alarm_cancel", "alarm_set", "message_read", "message_send", "music_play", "music_stop", "table_book",
     "table_cancel", "timer_set", "weather",
 )  # fmt: skip
-BUCKETS, WIDTH, STEPS, BATCH, RATE, MODELS = 4096, 32, 400, 64, 0.01, 3
+BUCKETS, WIDTH, STEPS, BATCH, RATE, MODELS = 4096, 32, 300, 64, 0.01, 6
 
 Rows = list[tuple[str, str]]
 """intent and sentence"""
@@ -56,7 +56,7 @@ class Classifier(nn.Module):
 
 
 def trained(rows: Rows, seed: int) -> list[Classifier]:
-    """Three classifiers. The number of steps is the same whatever the rows are."""
+    """Six classifiers. The number of steps is the same whatever the rows are."""
     torch.set_num_threads(1)
     numbers, weights, intents = coded(rows)
     models = []
