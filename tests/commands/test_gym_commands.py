@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
 from tiny_gym import SETTINGS, engine, make_task
 from trimtab.commands.gym_run import step_line
+from trimtab.common import locks
 from trimtab.gym import sandbox
 from trimtab.gym.agents.scripted import Scripted
 from trimtab.gym.finding import bundled, find_task
@@ -82,6 +84,10 @@ def test_ctrl_c_keeps_the_run_and_resume_goes_on(trimtab, task, script, monkeypa
     assert "made is kept; the same command with --out made --resume goes on" in err
     code, _, err = trimtab(*words)
     assert (code, err) == (2, "error: made is there already; --resume goes on with it, another --out begins anew\n")
+    with locks.writing(Path("made"), "", ""):
+        code, _, err = trimtab(*words, "--resume")
+    assert code == 2
+    assert "made is being written by another process" in err
     stop.append(False)
     code, out, err = trimtab(*words, "--resume")
     assert code == 0, err

@@ -145,6 +145,23 @@ def test_a_run_that_is_stopped_goes_on_where_it_was_and_the_agent_hears_of_lost_
         assert play(branch, agent, RunFacts(agent.name, "T"))["final"] == pytest.approx(75.0)
 
 
+def test_an_action_that_is_broken_off_is_done_again_and_counted_once(task, tmp_path, monkeypatch):
+    answers = {"filename": "outputs/answers.txt", "content": "a b c d"}
+    moves = read_script_of(tmp_path, [{"name": "create_file", "arguments": answers}, {"name": "eval"}])
+
+    def stopped(episode, final):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Episode, "_evaluated", stopped)
+        run(task, Scripted(moves), tmp_path / "run")
+    agent = Scripted(moves)
+    with go_on(tmp_path / "run", task, agent) as episode:
+        result = play(episode, agent, RunFacts(agent.name, "T"))
+    assert result["budget"]["steps"] == 2
+    assert [one["final"] for one in result["submissions"]] == [False, True]
+
+
 def test_a_snapshot_that_is_due_while_something_runs_is_taken_when_that_has_ended(task, script, tmp_path):
     notes = []
     run(task, Scripted(read_script(script)), tmp_path / "run", every=2, on_note=notes.append)

@@ -1,6 +1,7 @@
 """Let an agent work on a research task in a sandbox; every step is kept, and the run can be resumed or branched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -102,7 +103,7 @@ def main(settings: GymRunSettings) -> None:
     agent = _agent(settings, task, console)
     facts = RunFacts(settings.kind, task.settings.title, settings.model, settings.seed, task_folder(settings.task))
     made: list[int] = []
-    with _episode(settings, task, agent) as episode:
+    with _opened(settings, task, agent) as episode:
         where = episode.folder
         say(console, f"{task.settings.title}: {episode.budget.left() / 60:.0f} min, sandbox: {episode.engine}")
         for note in getattr(task, "notes", ()):
@@ -142,6 +143,24 @@ def _check_folder(settings: GymRunSettings) -> None:
         raise UserError(f"{folder} is there already; --resume goes on with it, another --out begins anew")
     if goes_on and not folder.is_dir():
         raise UserError(f"there is no run {folder}; name it with --out")
+
+
+@contextmanager
+def _opened(settings: GymRunSettings, task: "GymTask", agent: "GymAgent") -> Iterator["Episode"]:
+    """The episode, in a folder that no other process writes to meanwhile."""
+    from trimtab.common.locks import writing
+
+    with ExitStack() as stack:
+
+        def hold(folder: Path) -> None:
+            stack.enter_context(writing(folder, "another process", "wait for it, or branch from a snapshot"))
+
+        if settings.resume:
+            hold(settings.folder)
+        episode = stack.enter_context(_episode(settings, task, agent))
+        if not settings.resume:
+            hold(episode.folder)
+        yield episode
 
 
 def _episode(settings: GymRunSettings, task: "GymTask", agent: "GymAgent") -> "Episode":

@@ -108,7 +108,8 @@ def _wait(episode: Episode, pace: Pace) -> None:
 
 
 def _keep(episode: Episode, memory: Memory, step: int, on_note: Callable[[str], Any]) -> None:
-    """A snapshot of a run that is stopped."""
+    """A snapshot of a run that is stopped; an action that is broken off will be done again."""
+    episode.budget.steps = min(step, episode.budget.steps)
     lost = list(episode.sessions.sessions)
     episode.sessions.close_all()
     try:

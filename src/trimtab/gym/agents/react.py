@@ -102,7 +102,7 @@ class React:
         while self._too_long(left) and self._summarise(spent):
             continue
         asked = self.messages(left)
-        if (room := self._room(asked)) < LEAST:
+        if (room := self._room(asked)) < min(LEAST, self.max_new_tokens):
             raise ContextTooShort(
                 f"the history takes {self.model.count(asked, self.tools):,} tokens, and {self.model.name} reads "
                 f"{self.model.context:,}; choose a model with a longer context"
