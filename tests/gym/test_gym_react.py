@@ -6,6 +6,7 @@ import pytest
 
 from tiny_gym import SECRET, engine, make_task
 from trimtab.gym import snapshots
+from trimtab.gym.agents.history import messages
 from trimtab.gym.agents.react import Called, ContextTooShort, ModelTurn, React
 from trimtab.gym.episode import Episode
 from trimtab.gym.playing import go_on, play
@@ -83,6 +84,17 @@ def test_a_model_works_by_calls_and_a_reply_without_one_is_a_null_action_with_th
     assert last[9]["tool_call_id"] == call["id"]
     assert json.loads(last[9]["content"])["file_path"] == "outputs/answers.txt"
     assert last[6]["content"] == "create_file {oops"
+
+
+def test_a_call_that_no_server_would_take_in_a_history_is_shown_as_text():
+    def shown(name, arguments):
+        step = {"kind": "step", "said": "", "call": {"name": name, "arguments": arguments}, "seen": {"success": False}}
+        return messages([step], 100)
+
+    assert [one["role"] for one in shown("evall", "")] == ["assistant", "tool"]
+    for name, arguments in (("<eval>", {}), (None, {}), ("eval", "[1]"), ("eval", 3)):
+        assistant, user = shown(name, arguments)
+        assert (assistant["content"], user["role"]) == (f"{name} {arguments}", "user")
 
 
 def test_the_first_half_of_a_long_history_is_replaced_by_a_summary(task, tmp_path):

@@ -162,6 +162,9 @@ def test_another_version_of_the_task_and_damage_are_refused_and_leave_the_run_as
     one.write_bytes(b"damaged!\n")
     with pytest.raises(SnapshotError, match=r"is damaged: its SHA-256"):
         restored(episode)
+    with pytest.raises(SnapshotError, match=r"is damaged: its SHA-256"):
+        restored(episode, tmp_path / "branch")
+    assert not (tmp_path / "branch").exists()
     one.write_bytes(b"precious\n")
     assert {name: one for name, one in seen(episode.folder).items() if b"objects" not in name and name != b"."} == {
         name: one for name, one in before.items() if b"objects" not in name and name != b"."

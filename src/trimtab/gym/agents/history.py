@@ -5,6 +5,7 @@ is hung again. Here the path alone is kept; all that it has ever held stands in 
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from trimtab.gym.observation import truncated
 Node = dict[str, Any]
 """`kind` "step" (`said`, `call`, `seen`), "summary" (`text`, `steps`) or "note" (`text`)"""
 Messages = list[dict[str, Any]]
+NAME = re.compile(r"[\w-]{1,64}")
+"""of a tool; servers refuse others, also in a history"""
 
 
 class Summarize(Action):
@@ -53,7 +56,8 @@ def messages(path: Sequence[Node], longest: int) -> Messages:
             _say(found, f"{mark}\n{node['text']}")
             continue
         seen, call = shown(node["seen"], longest), node["call"]
-        if call is None or not isinstance(arguments := readable(call["arguments"]), dict):
+        arguments = None if call is None else readable(call["arguments"])
+        if call is None or not isinstance(arguments, dict) or not _is_name(call["name"]):
             wrote = "" if call is None else f"{call['name']} {call['arguments']}"
             found.append({"role": "assistant", "content": "\n".join(filter(None, (node["said"], wrote))) or "..."})
             _say(found, seen)
@@ -118,6 +122,10 @@ def digest(path: Sequence[Node]) -> str:
         else:
             lines.append(node["text"])
     return "\n".join(lines)
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and NAME.fullmatch(name) is not None
 
 
 def _brief(value: Any) -> str:
