@@ -116,9 +116,9 @@ class Submitted:
             Rejected: if it ends, is silent for too long or writes no JSON.
         """
         with self._sandbox(given) as (_, sandbox), closing(Pipes()) as pipes:
-            ends = {"stdin": pipes.input[0], "stdout": pipes.output[1], "stderr": pipes.error[1]}
             try:
-                with closing(Talk(sandbox.start(command, **ends), pipes, seconds)) as talk:
+                running = sandbox.start(command, stdin=pipes.input[0], stdout=pipes.output[1], stderr=pipes.error[1])
+                with closing(Talk(running, pipes, seconds)) as talk:
                     yield talk
             except TalkError as error:
                 raise Rejected(f"{' '.join(command)}: {error}") from error
