@@ -1,7 +1,7 @@
 """A dial and the scale of a LoRA adapter, trained alike, and two dials at once, on SmolLM2-135M.
 
     python tests/claims/dials_language.py --out benchmarks/results/claims_dials_language.json
-    python tests/claims/dials_language.py --seeds 0 --work FOLDER
+    python tests/claims/dials_language.py --seeds 0 --work FOLDER --out FILE.json
 
 Two properties are learnt from the same preferences, in as many updates of as many pairs: `brief`, answers of one
 sentence (trimtab:brevity), and `simple`, short words: of eight sampled answers to a prompt the one with the shortest
@@ -15,6 +15,8 @@ untrained model; repeated 4-grams; KL(p_s || p_0) per token along the answers, i
 between 0 and 1, by how much the largest of the four steps between exceeds a quarter of the change (1 is a straight
 line), and what the answers are worth beyond 1. Two dials: two inserted layers of two runs, z = z_0 + a (z_A - z_0) +
 b (z_B - z_0): does each still turn its property while the other is turned up?
+
+Seeds that the file of `--out` holds are kept, and so are finished parts in the work folder.
 """
 
 import argparse
@@ -338,23 +340,28 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(words)
     start, tokenizer = time.time(), load_tokenizer(args.policy)
+    settings = {key: given for key, given in vars(args).items() if key not in ("out", "work", "seeds")}
+    kept = json.loads(args.out.read_text()) if args.out and args.out.is_file() else {}
+    if kept and {**kept["settings"], "rates": None} != {**settings, "rates": None}:
+        parser.error(f"{args.out} is of other settings; name another file")
     with tempfile.TemporaryDirectory() as made:
         work = args.work or Path(made)
         work.mkdir(parents=True, exist_ok=True)
         files = {"brief": "trimtab:brevity/train", "simple": simple_pairs(tokenizer, work, args)}
         training = [row["messages"][0]["content"] for row in everyday("train")][-args.number :]
         known = Asked(tokenizer, training, args.new)
-        rates = {prop: chosen_rate(prop, train, known, args, work) for prop, train in files.items()}
-        asked, seeds = Asked(tokenizer, prompts(args.number), args.new), []
-        for seed in args.seeds:
-            seeds.append(of_seed(seed, files, rates, asked, args, work))
+        rates = kept["settings"]["rates"] if kept else {
+            prop: chosen_rate(prop, train, known, args, work) for prop, train in files.items()
+        }  # fmt: skip
+        asked, seeds = Asked(tokenizer, prompts(args.number), args.new), dict(kept.get("seeds", {}))
+        for seed in [one for one in args.seeds if str(one) not in seeds]:
+            seeds[str(seed)] = of_seed(seed, files, rates, asked, args, work)
             print(f"seed {seed}: {time.time() - start:.0f} s so far", flush=True)
-    told = summed(seeds)
+    told = summed(list(seeds.values()))
     for name, found in told.items():
         print(name, json.dumps(found))
-    settings = {key: given for key, given in vars(args).items() if key not in ("out", "work")}
     result = {"settings": {**settings, "rates": rates}, "environment": environment(), "summary": told, "seeds": seeds}
-    result["seconds"] = round(time.time() - start)
+    result["seconds"] = kept.get("seconds", 0) + round(time.time() - start)
     if args.out:
         args.out.write_text(json.dumps(result) + "\n")
     return result
