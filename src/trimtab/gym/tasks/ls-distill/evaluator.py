@@ -1,5 +1,5 @@
 """The student is trained here. Step by step a sandbox gets logits and targets, and returns a gradient by the logits;
-sees no weight, and no window of words, as tokens come in a random order.
+it sees no weight, and no window of words, as tokens come in a random order.
 
 It may return any gradient, whether a loss has it or not: what counts is the student's loss on texts that are made here.
 """
