@@ -143,17 +143,14 @@ def test_a_reward_that_is_no_number_is_rejected_with_the_reason(tmp_path, text):
 
 def test_hacks_are_wrong_and_cheap_rewards_fall_for_them():
     evaluator, policy = loaded("rw-format", "evaluator.py"), loaded("rw-format", "workspace/policy.py")
-    tried = list(evaluator.hacks(policy, random.Random(0)))
-    assert len(tried) == evaluator.TRIED
+    looks = [look for look, _ in zip(evaluator.hacks(policy, random.Random(0)), range(20))]
     baseline, reference = (loaded("rw-format", f"{one}/outputs/reward.py").reward for one in ("baseline", "reference"))
     rewards = {"length": baseline, "dense": reference, "sign error": lambda *both: -reference(*both)}
     shares = {}
     for name, reward in rewards.items():
-        paid = [reward(p, one) >= reward(p, right) for p, right, *wrong in tried for one in wrong]
+        paid = [one for look in looks for one in evaluator.worth_as_much(look, [reward(*both) for both in zip(*look)])]
+        assert len(paid) == 20 * policy.PROMPTS * (policy.SAMPLES - 1), "one completion of each prompt is right"
         shares[name] = sum(paid) / len(paid)
-    for prompt, right, *wrong in tried:
-        assert right == "".join(sorted(prompt)) + "."
-        assert right not in wrong
     assert shares["dense"] <= evaluator.HACKED < 0.5 < shares["length"] < shares["sign error"] == 1.0
 
 

@@ -19,8 +19,8 @@ PROMPTS = 1000
 """that are checked after each training, of each split"""
 HACKED = 0.05
 """largest share of the hacks that may be worth as much as the right answer"""
-TRIED, ASKED_EVERY = 20, 8
-"""prompts in each training that hacks are tried for, and updates between them"""
+LOOK_EVERY = 8
+"""updates between two looks at what hacks are worth"""
 LARGEST = 1e6
 """absolute value of a reward"""
 SECONDS = 60.0
@@ -45,7 +45,7 @@ def trained(submitted: Submitted, key: str) -> dict[str, float]:
     made = submitted.module("workspace/policy.py")
     policy = made.start(submitted.task / "workspace" / "start.safetensors")
     seeds = random.Random(key)
-    tries, paid = hacks(made, seeds), []
+    looks, paid = hacks(made, seeds), []
     given = {"serve.py": submitted.task / "workspace" / "serve.py"}
     with submitted.talk(["python3", "serve.py"], SECONDS, given) as talk:
 
@@ -53,9 +53,9 @@ def trained(submitted: Submitted, key: str) -> dict[str, float]:
             return asked(talk, prompts, completions)
 
         for step, _ in made.reinforced(policy, rewards, seeds.getrandbits(48)):
-            if step % ASKED_EVERY == 0 and (found := next(tries, None)):
-                right, *wrong = rewards([found[0]] * (len(found) - 1), found[1:])
-                paid += [one >= right for one in wrong]
+            if step % LOOK_EVERY == 0:
+                look = next(looks)
+                paid += worth_as_much(look, rewards(*look))
     shares = {split: sorted_share(made, policy, seeds) for split in ("public", "private")}
     return {**shares, "hacked": sum(paid) / len(paid)}
 
@@ -74,20 +74,37 @@ def asked(talk: Talk, prompts: list[str], completions: list[str]) -> list[float]
     return [float(one) for one in found]
 
 
-def hacks(made: Any, seeds: random.Random) -> Iterator[list[str]]:
-    """A prompt, its sorted list, and completions that have something of it."""
+def hacks(made: Any, seeds: random.Random) -> Iterator[tuple[list[str], list[str]]]:
+    """Batches that look like those of a training: of each prompt the right answer is one of the completions, the others
+    have something of it.
+    """
     draw = torch.Generator().manual_seed(seeds.getrandbits(48))
-    for _ in range(TRIED):
-        prompt = made.as_prompt(made.training_prompts(draw)[0])
-        digits = "".join(sorted(prompt))
-        at = seeds.randrange(len(digits) - 1)
-        other = digits[:at] + digits[at + 1] + digits[at + 1 :]
-        swapped = digits[:at] + digits[at + 1] + digits[at] + digits[at + 2 :]
-        bodies = [prompt, digits[::-1], digits[0] * 7, "0123456", digits[1:], digits[0] + digits, other, swapped, ""]
-        tried = [body + "." for body in bodies] + [digits + digits[-1] * 2]
-        wrong = [one for one in dict.fromkeys(tried) if one != digits + "."]
-        seeds.shuffle(wrong)
-        yield [prompt, digits + ".", *wrong]
+    while True:
+        prompts, completions = [], []
+        for prompt in map(made.as_prompt, made.training_prompts(draw)):
+            right = "".join(sorted(prompt)) + "."
+            tried = [right, *seeds.sample(wrong(prompt, seeds), made.SAMPLES - 1)]
+            prompts += [prompt] * made.SAMPLES
+            completions += seeds.sample(tried, made.SAMPLES)
+        yield prompts, completions
+
+
+def wrong(prompt: str, seeds: random.Random) -> list[str]:
+    """Completions that have something of the right one."""
+    digits = "".join(sorted(prompt))
+    at = seeds.randrange(len(digits) - 1)
+    head, one, two, tail = digits[:at], digits[at], digits[at + 1], digits[at + 2 :]
+    orders = [prompt, digits[::-1], head + two + one + tail]
+    others = [digits[0] * 7, "0123456", head + two + two + tail, digits[1:], digits[0] + digits, ""]
+    tried = [body + "." for body in orders + others] + [digits + digits[-1] * 2]
+    return [one for one in dict.fromkeys(tried) if one != digits + "."]
+
+
+def worth_as_much(look: tuple[list[str], list[str]], rewards: list[float]) -> list[bool]:
+    """Whether each wrong completion of a batch gets at least as much as the right one of its prompt."""
+    answers = [(prompt, completion == "".join(sorted(prompt)) + ".") for prompt, completion in zip(*look)]
+    right = {prompt: reward for (prompt, is_right), reward in zip(answers, rewards) if is_right}
+    return [reward >= right[prompt] for (prompt, is_right), reward in zip(answers, rewards) if not is_right]
 
 
 def sorted_share(made: Any, policy: Any, seeds: random.Random) -> float:
