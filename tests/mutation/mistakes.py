@@ -162,6 +162,20 @@ MISTAKES = [
         ("gym/test_innovatorbench.py::test_work_at_a_foreign_task",),
     ),
     Mistake(
+        "gym: dc-arith teaches the sums that it asks for",
+        "gym.tasks.dc-arith.evaluator:validate",
+        "asked.isdisjoint(QUESTION.findall(line))",
+        "True",
+        ("gym/test_gym_tasks_data.py::test_dc_arith_teaches",),
+    ),
+    Mistake(
+        "gym: df-noisy counts a line that was named twice",
+        "gym.tasks.df-noisy.evaluator:_kept",
+        "len(set(kept)) < len(kept)",
+        "False",
+        ("gym/test_gym_tasks_data.py::test_df_noisy_reads",),
+    ),
+    Mistake(
         "gym: a crash of the evaluator costs a submission",
         "gym.episode:Episode._evaluated",
         "self.budget.evaluation_seconds += time.monotonic() - began",
