@@ -1,5 +1,6 @@
 """Tasks of the gym about trimtab's own business: what is malformed scores 0 with the reason, and the anchors hold."""
 
+import json
 import re
 
 import pytest
@@ -9,7 +10,7 @@ from trimtab.gym.episode import Episode
 from trimtab.gym.solutions import lay_over
 from trimtab.gym.task import TASKS, load_task
 
-NAMES = ("tt-bug", "tt-reward")
+NAMES = ("tt-bug", "tt-divergence", "tt-reward")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -25,6 +26,15 @@ def test_the_folder_of_an_own_task_is_small_free_and_explains_itself(name):
         assert solution_files(task, name)
 
 
+CHOICE = {
+    "divergence": "forward_kl", "parameters": {}, "temperature": 1.0, "learning_rate": 0.01, "tokens_per_update": 512,
+}  # fmt: skip
+
+
+def choice(**changed):
+    return {"outputs/choice.json": json.dumps(CHOICE | changed)}
+
+
 MALFORMED = [
     ("tt-bug", {}, "outputs/losses.py is missing"),
     ("tt-bug", {"outputs/losses.py": ""}, "failed on every batch: AttributeError: .* no attribute 'sft'"),
@@ -32,6 +42,17 @@ MALFORMED = [
     ("tt-bug", {"outputs/losses.py": "import trimtab"}, "gave no values: ModuleNotFoundError"),
     ("tt-bug", {"outputs/losses.py": "import os; open('found.json', 'w').write('[1]'); os._exit(0)"}, "can be read"),
     ("tt-bug", {"outputs/losses.py": b"\xff"}, "no UTF-8 text"),
+    ("tt-divergence", {}, "outputs/choice.json is missing"),
+    ("tt-divergence", {"outputs/choice.json": "{"}, "choice.json is no JSON: Expecting property name"),
+    ("tt-divergence", {"outputs/choice.json": "[" * 9999}, "choice.json is no JSON"),
+    ("tt-divergence", {"outputs/choice.json": "{}"}, "a choice has these keys: divergence, learning_rate"),
+    ("tt-divergence", choice(divergence="system"), "divergence is 'system'; expected one of forward_kl"),
+    ("tt-divergence", choice(divergence=["akl"]), r"divergence is \['akl'\]; expected one of forward_kl"),
+    ("tt-divergence", choice(parameters={"mu": 1}), "parameters of forward_kl may be: none"),
+    ("tt-divergence", choice(tokens_per_update=1), "tokens_per_update is 1; expected a number from 64 to 8192"),
+    ("tt-divergence", choice(tokens_per_update=64.5), "tokens_per_update is no whole number"),
+    ("tt-divergence", choice(learning_rate=float("nan")), "learning_rate is nan; expected"),
+    ("tt-divergence", choice(divergence="jsd", parameters={"beta": 2}), "beta must lie strictly between 0 and 1"),
     ("tt-reward", {}, "outputs/reward.py is missing"),
     ("tt-reward", {"outputs/reward.py": ""}, "fails on every batch: ImportError: cannot import name 'reward'"),
     ("tt-reward", {"outputs/reward.py": "def reward(completions, **_):\n    return 1"}, "TypeError: 'int'"),
@@ -41,7 +62,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("name", "files", "why"), MALFORMED)
-@pytest.mark.fast("*is missing*", "*UTF-8*")
+@pytest.mark.fast("*is missing*", "*UTF-8*", "*is no JSON: Exp*")
 def test_outputs_of_an_own_task_that_are_malformed_score_0_with_the_reason(tmp_path, name, files, why):
     found = scored_outputs(tmp_path, load_task(TASKS / name), files)
     assert (found.score, found.private_score) == (0, 0)
@@ -165,3 +186,13 @@ def test_a_reward_that_says_the_same_of_all_is_worth_nothing(tmp_path, given):
     text = f"def reward(completions, **_):\n    return [{given}] * len(completions)"
     found = scored_outputs(tmp_path, load_task(TASKS / "tt-reward"), {"outputs/reward.py": text})
     assert (found.score, found.private_score) == (0, 0)
+
+
+@pytest.mark.slow
+def test_a_better_divergence_and_smaller_updates_beat_the_reference(tmp_path):
+    better = choice(
+        divergence="todi", parameters={"beta": 1}, temperature=1.5, learning_rate=0.02, tokens_per_update=64
+    )
+    found = scored_outputs(tmp_path, load_task(TASKS / "tt-divergence"), better)
+    assert found.score > 88
+    assert found.private_score > 88
