@@ -10,7 +10,7 @@ from trimtab.gym.episode import Episode
 from trimtab.gym.solutions import lay_over
 from trimtab.gym.task import TASKS, load_task
 
-NAMES = ("tt-bug", "tt-divergence", "tt-reward")
+NAMES = ("tt-bug", "tt-divergence", "tt-psft", "tt-reward")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,6 +53,12 @@ MALFORMED = [
     ("tt-divergence", choice(tokens_per_update=64.5), "tokens_per_update is no whole number"),
     ("tt-divergence", choice(learning_rate=float("nan")), "learning_rate is nan; expected"),
     ("tt-divergence", choice(divergence="jsd", parameters={"beta": 2}), "beta must lie strictly between 0 and 1"),
+    ("tt-psft", {}, "outputs/choice.json is missing"),
+    ("tt-psft", {"outputs/choice.json": "{]"}, "choice.json is no JSON: Expecting property name"),
+    ("tt-psft", {"outputs/choice.json": '{"epsilon": 1}'}, "a choice has these keys: epsilon, refresh"),
+    ("tt-psft", {"outputs/choice.json": '{"epsilon": 0.2, "refresh": 49}'}, "refresh is 49; expected a number from 1"),
+    ("tt-psft", {"outputs/choice.json": '{"epsilon": NaN, "refresh": 4}'}, "epsilon is nan; expected a number"),
+    ("tt-psft", {"outputs/choice.json": '{"epsilon": 0.2, "refresh": 4.5}'}, "refresh is no whole number"),
     ("tt-reward", {}, "outputs/reward.py is missing"),
     ("tt-reward", {"outputs/reward.py": ""}, "fails on every batch: ImportError: cannot import name 'reward'"),
     ("tt-reward", {"outputs/reward.py": "def reward(completions, **_):\n    return 1"}, "TypeError: 'int'"),
@@ -196,3 +202,11 @@ def test_a_better_divergence_and_smaller_updates_beat_the_reference(tmp_path):
     found = scored_outputs(tmp_path, load_task(TASKS / "tt-divergence"), better)
     assert found.score > 88
     assert found.private_score > 88
+
+
+@pytest.mark.slow
+def test_a_shorter_window_and_a_wider_clip_beat_the_reference(tmp_path):
+    better = {"outputs/choice.json": '{"epsilon": 0.5, "refresh": 10}'}
+    found = scored_outputs(tmp_path, load_task(TASKS / "tt-psft"), better)
+    assert found.score > 85
+    assert found.private_score > 85
