@@ -19,7 +19,7 @@ def validate(submitted: Submitted) -> dict[str, list[dict[str, Any]]]:
     try:
         choice = distil.checked(choice)
         found = {split: distil.measured(choice, teachers, submitted.seed)[1] for split, teachers in TEACHERS.items()}
-    except (distil.ChoiceError, ValueError) as error:  # of the divergence, for its parameters
+    except (distil.DivergenceChoiceError, ValueError) as error:  # of the divergence, for its parameters
         raise Rejected(f"outputs/choice.json: {error}") from error
     if not all(map(math.isfinite, found.values())):
         raise Rejected("outputs/choice.json: the training diverged")

@@ -21,7 +21,7 @@ def validate(submitted: Submitted) -> dict[str, list[dict[str, Any]]]:
         found = {
             split: tune.measured(choice, settings, submitted.seed)["regret"] for split, settings in SETTINGS.items()
         }
-    except (tune.ChoiceError, ValueError) as error:
+    except (tune.WindowError, ValueError) as error:
         raise Rejected(f"outputs/choice.json: {error}") from error
     if not all(map(math.isfinite, found.values())):
         raise Rejected("outputs/choice.json: the training diverged")

@@ -31,7 +31,7 @@ FIRST = {
 """the choice that others are compared with"""
 
 
-class ChoiceError(Exception):
+class DivergenceChoiceError(Exception):
     """A choice that cannot be carried out."""
 
 
@@ -39,18 +39,18 @@ def checked(choice: Any) -> dict[str, Any]:
     """A choice with all that it needs, and nothing else."""
     wanted = {"divergence", "parameters", *LIMITS}
     if not isinstance(choice, dict) or set(choice) != wanted:
-        raise ChoiceError(f"a choice has these keys: {', '.join(sorted(wanted))}")
+        raise DivergenceChoiceError(f"a choice has these keys: {', '.join(sorted(wanted))}")
     if choice["divergence"] not in list(PARAMETERS):
-        raise ChoiceError(f"divergence is {choice['divergence']!r}; expected one of {', '.join(PARAMETERS)}")
+        raise DivergenceChoiceError(f"divergence is {choice['divergence']!r}; expected one of {', '.join(PARAMETERS)}")
     names = PARAMETERS[choice["divergence"]]
     if not isinstance(choice["parameters"], dict) or not set(choice["parameters"]) <= set(names):
-        raise ChoiceError(f"parameters of {choice['divergence']} may be: {', '.join(names) or 'none'}")
+        raise DivergenceChoiceError(f"parameters of {choice['divergence']} may be: {', '.join(names) or 'none'}")
     for name, value in {**choice["parameters"], **{key: choice[key] for key in LIMITS}}.items():
         low, high = LIMITS.get(name, (-10.0, 10.0))
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ChoiceError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")
+            raise DivergenceChoiceError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")
     if not isinstance(choice["tokens_per_update"], int):
-        raise ChoiceError("tokens_per_update is no whole number")
+        raise DivergenceChoiceError("tokens_per_update is no whole number")
     return choice
 
 

@@ -26,20 +26,20 @@ NEW = 40
 LIMITS = {"epsilon": (0.001, 1000.0), "refresh": (1, BATCHES)}
 
 
-class ChoiceError(Exception):
+class WindowError(Exception):
     """A choice that cannot be carried out."""
 
 
 def checked(choice: Any) -> dict[str, Any]:
     """A choice with all that it needs, and nothing else."""
     if not isinstance(choice, dict) or set(choice) != set(LIMITS):
-        raise ChoiceError(f"a choice has these keys: {', '.join(LIMITS)}")
+        raise WindowError(f"a choice has these keys: {', '.join(LIMITS)}")
     for name, (low, high) in LIMITS.items():
         value = choice[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ChoiceError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")
+            raise WindowError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")
     if not isinstance(choice["refresh"], int):
-        raise ChoiceError("refresh is no whole number")
+        raise WindowError("refresh is no whole number")
     return choice
 
 
