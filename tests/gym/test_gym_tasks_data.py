@@ -179,6 +179,7 @@ def test_ls_noise_says_what_is_wrong_with_a_loss(tmp_path, body, said):
 
 
 @pytest.mark.parametrize("name", HERE)
+@pytest.mark.fast("df-noisy")
 def test_outputs_that_are_missing_score_0_with_the_reason(name, tmp_path):
     found = scored_outputs(tmp_path, task_of(name), {})
     assert (found.score, found.private_score) == (0, 0)
