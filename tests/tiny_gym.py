@@ -1,6 +1,7 @@
 """A research task as small as can be: say the words of a hidden list, and an episode at it."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def said(episode: Episode, command: str) -> dict[str, Any]:
     return episode.call("run_command", {"command": command, "wait_for_completion": True}).to_dict()
 
 
-def scored_outputs(folder: Path, task: GymTask, files: dict[str, str | bytes]) -> GymScores:
+def scored_outputs(folder: Path, task: GymTask, files: Mapping[str, str | bytes]) -> GymScores:
     """What these outputs alone score."""
     workspace = Workspace.create(folder / "handed-in")
     try:

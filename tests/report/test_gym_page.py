@@ -128,8 +128,9 @@ def test_a_page_of_4000_steps_stays_small(tmp_path):
     assert "3,000 steps are left out here" in page
     assert page.count("data-step=") == 4000
     shown, hidden = conversation(steps, Room.of([4000]))
-    assert (shown[499].number, shown[500], shown[501].number, hidden) == (500, None, 3501, 3000)
-    assert len(shown[0].texts[0][1]) < 1_100
+    assert [one and one.number for one in shown[499:502]] == [500, None, 3501]
+    assert hidden == 3000
+    assert max(len(text) for one in shown if one for _, text in one.texts) < 1_100
     assert len(conversation(steps, Room.of([4000] * 100))[0]) == 21
     assert len(cells(steps, Room.of([4000] * 100))[0]) == 101
 
