@@ -84,6 +84,7 @@ def test_one_that_dies_says_its_last_line(trimtab, model, monkeypatch):
     assert key not in err
 
 
+@pytest.mark.fast("ours")
 @pytest.mark.parametrize("given", ["", "ours"])
 def test_ctrl_c_ends_the_server_and_its_children(model, tmp_path, given):
     environment = {**os.environ, "FAKE_VLLM": json.dumps({"child": True}), **({API_KEY: given} if given else {})}

@@ -167,7 +167,7 @@ def test_the_pages_of_the_notebooks_are_what_their_script_writes():
 
 
 def test_each_paper_that_a_method_names_has_a_link_of_its_own():
-    text = load(ROOT / "scripts" / "papers_page.py", "papers_page").page()
+    text = load(ROOT / "scripts" / "papers_page.py", "papers_page").PAGE.read_text(encoding="utf-8")
     assert not re.findall(r"\]\([^)]*\s", text)
     for number in ("1707.06347", "2505.23363", "2604.13197"):
         assert f"[arXiv:{number}](https://arxiv.org/abs/{number})" in text

@@ -177,6 +177,7 @@ FILLS = {
 }  # fmt: skip
 
 
+@pytest.mark.fast("*-[!f]*", "*-files*")
 @pytest.mark.parametrize("how", FILLS)
 def test_a_disk_that_is_filled_ends_what_fills_it(cell, how):
     free = os.statvfs(cell.folder)

@@ -72,6 +72,7 @@ LOADERS = {
 }
 
 
+@pytest.mark.fast("*pickle", "numpy", "joblib")
 @pytest.mark.parametrize("kind", LOADERS)
 def test_a_pickle_that_the_evaluator_loads_by_mistake_does_not_run(tmp_path, kind):
     if kind == "joblib":

@@ -158,6 +158,7 @@ def test_adapters_learn_it_and_held_out_rationales_are_measured_one_by_one(files
     assert after["nll"] < before["nll"]
 
 
+@pytest.mark.slow
 def test_consistency_is_measured_on_held_out_questions_that_have_two_rationales(files, tmp_path):
     """By hand, from full logits, of the first two rationales; the third row has one, so it is measured without."""
     rows = [*ROWS[:2], {**ROWS[2], "rationales": ROWS[2]["rationales"][:1]}, *ROWS[3:5]]
