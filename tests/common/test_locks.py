@@ -21,8 +21,8 @@ from pathlib import Path
 from trimtab.common.locks import writing
 signal.signal(signal.SIGINT, signal.default_int_handler)  # of a shell's background it would be ignored
 with writing(Path(sys.argv[1]), "another run", "wait"):
+    parent = os.getpid()
     if "fork" in sys.argv and os.fork() == 0:  # as a worker of a data loader, which looks for its parent now and then
-        parent = os.getppid()
         while os.getppid() == parent:
             time.sleep(0.1)
         time.sleep(1)
