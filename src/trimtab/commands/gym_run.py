@@ -106,7 +106,7 @@ def main(settings: GymRunSettings) -> None:
     with _opened(settings, task, agent) as episode:
         where = episode.folder
         say(console, f"{task.settings.title}: {episode.budget.left() / 60:.0f} min, sandbox: {episode.engine}")
-        for note in getattr(task, "notes", ()):
+        for note in task.notes:
             say(console, note, style="yellow")
 
         def on_step(row: dict[str, Any]) -> None:

@@ -81,8 +81,8 @@ class Episode:
         }
 
     def tools(self) -> list[dict[str, Any]]:
-        """The actions as tools: name, description and JSON schema of the parameters."""
-        return actions.schemas(*([] if self.task.hint else ["view_hint"]))
+        """Those of the task."""
+        return self.task.tools()
 
     def over(self) -> str | None:
         """Why the episode is over; None while it is not."""

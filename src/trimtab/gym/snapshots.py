@@ -199,9 +199,10 @@ def _kept(folder: int, name: str, path: str, objects: Path) -> str:
                 out.write(data)
                 digest.update(data := file.read(CHUNK))
     held = objects / digest.hexdigest()
-    part.unlink() if held.exists() else part.rename(
-        held
-    )  # a file that is cut and written anew goes to the disk at once
+    if held.exists():  # not replaced: a file that is cut and written anew goes to the disk at once
+        part.unlink()
+    else:
+        part.rename(held)
     return held.name
 
 

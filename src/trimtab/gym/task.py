@@ -3,13 +3,14 @@
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from trimtab.common.errors import UserError, check_settings
 from trimtab.common.options import Options
 from trimtab.common.yaml_text import read_tree
+from trimtab.gym.actions import schemas
 from trimtab.gym.budget import BudgetLimits
 from trimtab.gym.sandbox import SandboxLimits
 from trimtab.gym.workspace import Quota
@@ -116,6 +117,10 @@ class GymTask:
     def hint(self) -> str | None:
         path = self.folder / "hint.md"
         return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    def tools(self) -> list[dict[str, Any]]:
+        """The actions that it allows, as tools: name, description and JSON schema of the parameters."""
+        return schemas(*([] if self.hint else ["view_hint"]))
 
     @property
     def workspace(self) -> Path:

@@ -1,6 +1,5 @@
 """The page of runs in the research gym: scores over time, what the agent did, and how it went about it."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from trimtab.report.curves import COLOURS, drawing, run_colour
 from trimtab.report.gym_steps import KINDS, Room, cells, conversation, lanes
 from trimtab.report.html import template
 from trimtab.report.measures import digits
-from trimtab.report.reading import ReportError, names_apart
+from trimtab.report.reading import ReportError, names_apart, page_of
 from trimtab.report.words import duration
 
 Steps = Sequence[Mapping[str, Any]]
@@ -79,11 +78,7 @@ def write(folders: Sequence[Path], output: Path | None = None) -> Path:
     if not folders:
         raise ReportError("no run given; name at least one folder that `trimtab gym run` wrote")
     runs = _read([Path(folder) for folder in folders])
-    if output is None and len(runs) == 1:
-        output = runs[0].folder / "report.html"
-    elif output is None:
-        output = Path(os.path.commonpath([run.folder.resolve().parent for run in runs])) / "comparison.html"
-    return write_atomic(Path(output), render(runs))
+    return write_atomic(Path(output or page_of([run.folder for run in runs], len(runs) == 1)), render(runs))
 
 
 def _read(folders: Sequence[Path]) -> list[GymRun]:

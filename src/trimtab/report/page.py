@@ -1,6 +1,5 @@
 """Write the page: one run, or several side by side."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from trimtab.report.comparing import (
 from trimtab.report.curves import COLOURS, curves
 from trimtab.report.html import template
 from trimtab.report.measures import MEASURES, Measure, digits, number, span, verdict
-from trimtab.report.reading import ReportError, Run, distinct_names, load
+from trimtab.report.reading import ReportError, Run, distinct_names, load, page_of
 from trimtab.report.sweeps import Sweep, against_option, ordered, sweeps
 from trimtab.report.words import (
     cautions,
@@ -60,11 +59,8 @@ def write(folders: Sequence[Path], output: Path | None = None, suites: Sequence[
     if not folders:
         raise ReportError("no run folder given; name at least one that `trimtab train` wrote")
     runs = distinct_names([load(Path(folder)) for folder in folders])
-    if output is None and len(runs) == 1 and not suites:
-        output = runs[0].folder / "report.html"
-    elif output is None:
-        output = Path(os.path.commonpath([run.folder.resolve().parent for run in runs])) / "comparison.html"
-    return write_atomic(Path(output), render(runs, suites))
+    place = output or page_of([run.folder for run in runs], len(runs) == 1 and not suites)
+    return write_atomic(Path(place), render(runs, suites))
 
 
 def render(runs: list[Run], suites: Sequence[Any] = ()) -> str:

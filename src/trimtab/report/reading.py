@@ -1,6 +1,7 @@
 """Read a run folder. The files are append-only and may end in a torn line or hold steps that a resume replaced."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,6 +124,13 @@ def names_apart(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
         if name in names[:index]:
             names[index] = f"{name} ({names[: index + 1].count(name)})"
     return names
+
+
+def page_of(folders: Sequence[Path], alone: bool) -> Path:
+    """Where a page lies by default: in the folder of a run shown `alone`, or in the common parent of several."""
+    if alone:
+        return folders[0] / "report.html"
+    return Path(os.path.commonpath([folder.resolve().parent for folder in folders])) / "comparison.html"
 
 
 def _read_metrics(run: Run) -> None:

@@ -78,7 +78,7 @@ def own_episode() -> InspectEpisode:
 
 def tools_of(of: GymTask) -> list[ToolDef]:
     """The actions as tools, which find the episode of their sample."""
-    return [_tool(schema) for schema in actions.schemas(*([] if of.hint else ["view_hint"]))]
+    return [_tool(schema) for schema in of.tools()]
 
 
 def _tool(schema: dict[str, Any]) -> ToolDef:
