@@ -9,6 +9,7 @@ import pytest
 
 from trimtab.gym.episode import Episode
 from trimtab.gym.evaluation import GymScores, evaluate
+from trimtab.gym.judging import Rejected, Submitted
 from trimtab.gym.sandbox import SandboxError, find_engine
 from trimtab.gym.submissions import pack
 from trimtab.gym.task import GymTask, load_task
@@ -44,6 +45,10 @@ def validate(submitted):
 SECRET = "tangerine0451"
 """a label, which no session may come to see"""
 LABELS = f'{{"public": ["{SECRET}", "b", "c", "d"], "private": ["{SECRET}", "b", "x", "y"]}}'
+
+
+Content = str | bytes | Path
+"""of a file: text, bytes, or those of another file"""
 
 
 def make_task(folder: Path, evaluator: str = EVALUATOR, settings: str = SETTINGS, **files: str) -> GymTask:
@@ -88,18 +93,34 @@ def said(episode: Episode, command: str) -> dict[str, Any]:
     return episode.call("run_command", {"command": command, "wait_for_completion": True}).to_dict()
 
 
-def scored_outputs(folder: Path, task: GymTask, files: Mapping[str, str | bytes]) -> GymScores:
+def as_bytes(content: Content) -> bytes:
+    """What a file is to hold."""
+    if isinstance(content, Path):
+        return content.read_bytes()
+    return content.encode() if isinstance(content, str) else content
+
+
+def scored_outputs(folder: Path, task: GymTask, files: Mapping[str, Content]) -> GymScores:
     """What these outputs alone score."""
     workspace = Workspace.create(folder / "handed-in")
     try:
         for path, content in files.items():
-            workspace.write(path, content.encode() if isinstance(content, str) else content)
+            workspace.write(path, as_bytes(content))
         return evaluate(task, pack(workspace, task.settings.outputs)[0], engine())  # type: ignore[arg-type]
     finally:
         workspace.remove()
 
 
-def solution_files(task: GymTask, name: str) -> dict[str, str]:
-    """The files of a task's solution."""
-    folder = task.solution(name)
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.*") if path.is_file()}
+def rejection(folder: Path, task: GymTask, files: Mapping[str, Content]) -> str:
+    """Why these outputs are rejected: by the evaluator in this process, which is quicker."""
+    for path, content in files.items():
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(as_bytes(content))
+    settings = task.settings
+    submitted = Submitted(
+        folder, task.hidden, task.folder, engine(), settings.limits, environment=settings.environment
+    )  # fmt: skip
+    with pytest.raises(Rejected) as caught:
+        submitted.module("evaluator.py").validate(submitted)
+    return str(caught.value)

@@ -23,18 +23,6 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def task(tmp_path):
-    engine()
-    return make_task(tmp_path / "task")
-
-
-@pytest.fixture
-def episode(task, tmp_path):
-    with Episode(task, tmp_path / "run") as made:
-        yield made
-
-
 def handed_in(episode: Episode, text: str = ANSWERS) -> dict:
     episode.call("create_file", {"filename": "outputs/answers.txt", "content": text})
     return episode.call("eval").to_dict()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tiny_gym import SECRET, engine, make_task
+from tiny_gym import SECRET
 from trimtab.gym import snapshots
 from trimtab.gym.agents.history import messages
 from trimtab.gym.agents.react import Called, ContextTooShort, ModelTurn, React
@@ -36,12 +36,6 @@ class Talker:
 
     def count(self, messages, tools):
         return 1000 * len(messages)
-
-
-@pytest.fixture
-def task(tmp_path):
-    engine()
-    return make_task(tmp_path / "task")
 
 
 def create(text):

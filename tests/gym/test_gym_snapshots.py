@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_gym import SECRET, SETTINGS, engine, make_task, said
+from tiny_gym import SECRET, SETTINGS, make_task, said
 from trimtab.gym import actions, snapshots
 from trimtab.gym.episode import Episode
 from trimtab.gym.snapshots import SnapshotError
@@ -16,18 +16,6 @@ MAKE = """
 mkdir -p deep/empty; printf 'a\\0b\\n' > deep/bytes; chmod 751 deep/bytes; ln -s ../nowhere deep/link; mkfifo pipe
 printf same > one; ln one two; touch -d '2001-02-03 04:05:06.789' one; chmod 500 deep; printf 'x' > $'odd\\xff\\nname'
 """
-
-
-@pytest.fixture
-def task(tmp_path):
-    engine()
-    return make_task(tmp_path / "task")
-
-
-@pytest.fixture
-def episode(task, tmp_path):
-    with Episode(task, tmp_path / "run") as made:
-        yield made
 
 
 def seen(folder: Path) -> dict[bytes, tuple]:

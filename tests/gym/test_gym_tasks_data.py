@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tiny_gym import engine, scored_outputs, solution_files
+from tiny_gym import engine, rejection, scored_outputs
 from trimtab.common import user_code
 from trimtab.common.errors import UserError
 from trimtab.gym.episode import Episode
-from trimtab.gym.judging import Rejected, Submitted
-from trimtab.gym.sandbox import SandboxLimits
-from trimtab.gym.solutions import lay_over
+from trimtab.gym.solutions import lay_over, solution_files
 from trimtab.gym.task import TASKS, GymTask, load_task
 
 SLIPS = Path(__file__).parent / "slips"
@@ -31,16 +29,10 @@ def task_of(name: str) -> GymTask:
 
 
 def why_rejected(name: str, folder: Path, **files: str | bytes) -> str:
-    """What the evaluator says of these outputs."""
-    task = task_of(name)
-    for path, data in files.items():
-        place = folder / "outputs" / path.replace("__", ".")
-        place.parent.mkdir(exist_ok=True)
-        place.write_bytes(data.encode() if isinstance(data, str) else data)
-    evaluator = user_code.load(str(task.evaluator), "evaluator", name, "evaluator.py", UserError)
-    with pytest.raises(Rejected) as caught:
-        evaluator.validate(Submitted(folder, task.hidden, task.folder, engine(), SandboxLimits()))
-    return str(caught.value)
+    """What the evaluator says of these outputs; `a__b` is a.b."""
+    return rejection(
+        folder, task_of(name), {f"outputs/{path.replace('__', '.')}": data for path, data in files.items()}
+    )
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -49,6 +41,11 @@ def test_a_task_folder_is_complete_free_and_small(name, tmp_path):
     assert (task.settings.licence, task.hint is not None) == ("CC0-1.0", True)
     assert all(solution_files(task, one) for one in ("baseline", "reference"))
     assert all(word in task.description for word in task.settings.outputs)
+    files = [path for path in task.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert sum(path.stat().st_size for path in files) < 300_000
+    if name not in HERE:
+        assert all(f"`{metric.name}`" in task.description for metric in task.settings.metrics)
+        assert all(f"`{output}`" in task.description for output in task.settings.outputs)
     with zipfile.ZipFile(tmp_path / "task.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         for path in task.folder.rglob("*"):
             if "__pycache__" not in path.parts:

@@ -6,20 +6,20 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from tiny_gym import engine
+from tiny_gym import Content, rejection, scored_outputs
 from trimtab.common import user_code
 from trimtab.common.errors import UserError
-from trimtab.gym.evaluation import GymScores, evaluate
-from trimtab.gym.judging import Rejected, Submitted
-from trimtab.gym.submissions import pack
+from trimtab.gym.evaluation import GymScores
+from trimtab.gym.judging import Rejected
+from trimtab.gym.solutions import solution_files
 from trimtab.gym.task import TASKS, load_task
-from trimtab.gym.workspace import Workspace
 
 NAMES = ("sc-tool", "rw-pref", "rw-format", "ls-distill")
 
@@ -29,33 +29,12 @@ def _folders_stay_as_they_are(monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
-def scored(folder: Path, name: str, files: dict[str, str | bytes | Path], seed: int = 0) -> GymScores:
-    """What these outputs alone score."""
-    task = load_task(TASKS / name).seeded(seed)
-    workspace = Workspace.create(folder / "workspace")
-    for path, content in files.items():
-        data = content.read_bytes() if isinstance(content, Path) else content
-        workspace.write(path, data.encode() if isinstance(data, str) else data)
-    try:
-        return evaluate(task, pack(workspace, task.settings.outputs)[0], engine())
-    finally:
-        workspace.remove()
+def scored(folder: Path, name: str, files: Mapping[str, Content], seed: int = 0) -> GymScores:
+    return scored_outputs(folder, load_task(TASKS / name).seeded(seed), files)
 
 
-def rejection(folder: Path, name: str, files: dict[str, str | bytes]) -> str:
-    """Why these outputs are rejected: by the evaluator in this process, which is quicker."""
-    task = load_task(TASKS / name)
-    for path, content in files.items():
-        place = folder / "outputs" / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content.encode() if isinstance(content, str) else content)
-    environment = task.settings.environment
-    submitted = Submitted(
-        folder / "outputs", task.hidden, task.folder, engine(), task.settings.limits, environment=environment
-    )
-    with pytest.raises(Rejected) as caught:
-        submitted.module("evaluator.py").validate(submitted)
-    return str(caught.value)
+def rejected(folder: Path, name: str, files: Mapping[str, Content]) -> str:
+    return rejection(folder, load_task(TASKS / name), files)
 
 
 def loaded(name: str, path: str) -> ModuleType:
@@ -63,22 +42,15 @@ def loaded(name: str, path: str) -> ModuleType:
 
 
 def solution(name: str, which: str) -> dict[str, Path]:
-    folder = load_task(TASKS / name).solution(which)
-    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return solution_files(load_task(TASKS / name), which)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_folder_is_small_free_and_explains_itself(name):
+def test_the_workspace_begins_with_the_baseline(name):
     task = load_task(TASKS / name)
-    assert task.settings.licence == "CC0-1.0"
-    files = [path for path in task.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    assert sum(path.stat().st_size for path in files) < 300_000
-    assert task.hint
-    for metric in task.settings.metrics:
-        assert f"`{metric.name}`" in task.description
     for output in task.settings.outputs:
         assert f"`{output}`" in task.description
-        assert (task.workspace / output).is_file(), "the workspace begins with the baseline"
+        assert (task.workspace / output).is_file()
 
 
 SCAFFOLDS = {
@@ -92,7 +64,7 @@ SCAFFOLDS = {
 
 @pytest.mark.parametrize("text", SCAFFOLDS)
 def test_a_scaffold_that_fails_is_rejected_with_the_reason(tmp_path, text):
-    assert re.search(SCAFFOLDS[text], rejection(tmp_path, "sc-tool", {"outputs/scaffold.py": text.encode("latin-1")}))
+    assert re.search(SCAFFOLDS[text], rejected(tmp_path, "sc-tool", {"outputs/scaffold.py": text.encode("latin-1")}))
 
 
 def test_totals_that_are_no_sums_of_money_are_wrong_and_no_fault_of_the_evaluator(tmp_path):
@@ -112,7 +84,7 @@ def test_anything_but_a_finite_number_for_each_reply_is_rejected(text):
 @pytest.mark.slow
 def test_features_that_raise_are_rejected_with_the_reason(tmp_path):
     text = "def features(prompt, response): return [1 / 0]"
-    assert "ended with 1: ZeroDivisionError" in rejection(tmp_path, "rw-pref", {"outputs/features.py": text})
+    assert "ended with 1: ZeroDivisionError" in rejected(tmp_path, "rw-pref", {"outputs/features.py": text})
 
 
 @pytest.mark.slow
@@ -138,7 +110,7 @@ REWARDS = {
 
 @pytest.mark.parametrize("text", REWARDS)
 def test_a_reward_that_is_no_number_is_rejected_with_the_reason(tmp_path, text):
-    assert re.search(REWARDS[text], rejection(tmp_path, "rw-format", {"outputs/reward.py": text}))
+    assert re.search(REWARDS[text], rejected(tmp_path, "rw-format", {"outputs/reward.py": text}))
 
 
 def test_hacks_are_wrong_and_cheap_rewards_fall_for_them():
@@ -191,7 +163,7 @@ def test_the_texts_of_the_workspace_are_those_of_the_script():
 @pytest.mark.slow
 def test_a_loss_that_raises_is_rejected_and_one_with_a_sign_error_scores_0(tmp_path):
     text = solution("ls-distill", "baseline")["outputs/loss.py"].read_text()
-    told = rejection(tmp_path / "a", "ls-distill", {"outputs/loss.py": text.replace("return F", "return 1 / 0 * F")})
+    told = rejected(tmp_path / "a", "ls-distill", {"outputs/loss.py": text.replace("return F", "return 1 / 0 * F")})
     assert "ended early: ZeroDivisionError" in told
     found = scored(tmp_path / "b", "ls-distill", {"outputs/loss.py": text.replace("return F", "return -F")})
     assert (found.score, found.private_score) == (0, 0)
@@ -200,7 +172,7 @@ def test_a_loss_that_raises_is_rejected_and_one_with_a_sign_error_scores_0(tmp_p
 
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_that_are_missing_are_rejected_by_name(tmp_path, name):
-    assert rejection(tmp_path, name, {}) == f"{load_task(TASKS / name).settings.outputs[0]} is missing"
+    assert rejected(tmp_path, name, {}) == f"{load_task(TASKS / name).settings.outputs[0]} is missing"
 
 
 def test_what_is_rejected_scores_0_and_the_agent_is_told_why(tmp_path):
