@@ -6,9 +6,14 @@ import time
 import pytest
 
 from tiny_gym import EVALUATOR, SECRET, SETTINGS, engine, make_task, said
+from trimtab.gym.actions import ListFiles
+from trimtab.gym.agents import Move
+from trimtab.gym.agents.scripted import Scripted
 from trimtab.gym.episode import Episode
 from trimtab.gym.evaluation import EvaluationError, evaluate
+from trimtab.gym.playing import play
 from trimtab.gym.submissions import SubmissionError, Submissions
+from trimtab.gym.trajectory import RunFacts, read_steps
 
 ANSWERS = f"{SECRET}\nb\nx\nd\n"  # 3 of 4 public labels, 3 of 4 private ones
 
@@ -171,8 +176,23 @@ def test_steps_end_the_episode(tmp_path):
     engine()
     task = make_task(tmp_path / "task", settings=SETTINGS.replace("steps: 200", "steps: 2"))
     with Episode(task, tmp_path / "run") as episode:
-        assert [episode.call("list_files").success for _ in range(4)] == [True, True, False, False]
-        assert episode.end()["budget"]["steps"] == 3
+        assert episode.call("list_files").success
+        assert episode.over() is None
+        assert said(episode, "sleep 0.2; echo done")["output"] == "done"  # the last one is carried out to its end
+        assert episode.over() == "all 2 steps are used up"
+        assert not episode.call("list_files").success
+        result = episode.end()
+        assert (result["budget"]["steps"], result["over"]) == (2, "all 2 steps are used up")
+
+
+def test_the_step_beyond_the_last_is_not_asked_for(tmp_path):
+    engine()
+    task = make_task(tmp_path / "task", settings=SETTINGS.replace("steps: 200", "steps: 3"))
+    agent = Scripted([Move(ListFiles())] * 5)
+    with Episode(task, tmp_path / "run") as episode:
+        result = play(episode, agent, RunFacts("scripted", "t"))
+    assert (agent.at, result["budget"]["steps"], len(read_steps(episode.folder))) == (3, 3, 3)
+    assert [one["final"] for one in result["submissions"]] == [True]
 
 
 def test_a_sleep_ends_with_the_session_that_it_watches(episode):
@@ -189,6 +209,24 @@ def test_a_command_that_is_waited_for_too_long_is_killed_and_said(episode, monke
     assert "killed; run it without waiting" in found["error_message"]
     assert found["output"] == "begun"
     assert said(episode, "echo next")["output"].endswith("next")
+
+
+@pytest.mark.parametrize("command", ["while :; do :; done", "while :; do sleep 0.05; done"])
+def test_a_shell_that_goes_on_by_itself_is_killed_and_its_session_has_ended(episode, monkeypatch, command):
+    monkeypatch.setattr("trimtab.gym.session_actions.WAITING", 0.3)
+    found = said(episode, command)
+    assert found["error_message"].endswith("killed, and its session with it; run it without waiting")
+    assert "has ended" in str(episode.call("get_session_status"))
+    assert said(episode, "echo next")["output"] == "next"
+
+
+def test_a_kill_says_what_it_has_left(episode):
+    episode.call("run_command", {"command": "while :; do :; done"})
+    assert "still busy" in episode.call("kill_session_processes", {"force": True}).message
+    episode.call("run_command", {"command": "sleep 100", "session_id": "other"})
+    assert episode.sessions.sessions["other"].wait(5.0, lambda: bool(episode.sessions.sessions["other"].processes()))
+    killed = episode.call("kill_session_processes", {"session_id": "other"}).message
+    assert killed == "1 process got SIGTERM"
 
 
 def test_files_are_shown_in_windows_and_edited_by_line(episode):

@@ -59,13 +59,13 @@ def test_the_cpu_seconds_of_a_session_are_a_count_and_not_a_sum():
     assert "CPU seconds" in budget.over()
 
 
-@pytest.mark.parametrize("key, allowed", [("steps", 4), ("submissions", 2)])
-def test_as_many_as_are_allowed_do_not_end_it_and_one_more_does(key, allowed):
-    budget = GymBudget(BudgetLimits(**{key: allowed}))
-    setattr(budget, key, allowed)
-    assert budget.over() is None
-    setattr(budget, key, allowed + 1)
-    assert f"all {allowed} {key}" in budget.over()
+def test_the_last_step_ends_it_and_so_does_one_submission_more_than_allowed():
+    for key, allowed, last in (("steps", 4, 4), ("submissions", 2, 3)):
+        budget = GymBudget(BudgetLimits(**{key: allowed}))
+        setattr(budget, key, last - 1)
+        assert budget.over() is None
+        setattr(budget, key, last)
+        assert f"all {allowed} {key}" in budget.over()
 
 
 @pytest.mark.parametrize("limits", [{"seconds": 0}, {"steps": 0}, {"submissions": -1}, {"hours": 1}])

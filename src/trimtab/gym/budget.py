@@ -15,7 +15,7 @@ class BudgetLimits(Options):
     seconds: float = Field(default=3600.0, gt=0)
     """Wall clock from the first action to the end."""
     steps: int = Field(default=4000, ge=1)
-    """Actions."""
+    """Actions; the last of them ends the episode."""
     submissions: int = Field(default=3, ge=0)
     """Submissions that are evaluated; one more ends the episode."""
     cpu_seconds: float = Field(default=7200.0, gt=0)
@@ -82,7 +82,7 @@ class GymBudget:
         limits = self.limits
         if self.seconds >= limits.seconds:
             return f"the time of {limits.seconds:g} seconds is used up"
-        if self.steps > limits.steps:
+        if self.steps >= limits.steps:
             return f"all {limits.steps} steps are used up"
         if self.cpu_seconds >= limits.cpu_seconds:
             return f"the {limits.cpu_seconds:g} CPU seconds are used up"

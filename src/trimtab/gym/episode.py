@@ -97,10 +97,7 @@ class Episode:
         self.budget.begin()
         if (why := self.over()) is not None:
             return self._observation(action, False, f"the episode is over: {why}", {})
-        self.budget.steps += 1
         try:
-            if (why := self.over()) is not None:
-                raise ActionFailed(f"the episode is over: {why}", {})
             if isinstance(action, actions.Null):
                 raise ActionFailed(action.reason, {})
             message, fields = self._handlers[type(action)](action)
@@ -108,6 +105,7 @@ class Episode:
         except UserError as failed:
             fields = failed.fields if isinstance(failed, ActionFailed) else {}
             found = self._observation(action, False, str(failed), fields)
+        self.budget.steps += 1  # now: as long as it is carried out, its session is not over
         self._last = action.name
         return found
 
