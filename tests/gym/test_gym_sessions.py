@@ -155,6 +155,61 @@ def test_what_a_guard_objects_to_is_killed_and_the_reason_is_kept(sandbox):
     session.close()
 
 
+@pytest.mark.parametrize("said", ["junk", "", "1 2 x", "99999999999999999999"])
+def test_a_command_that_writes_to_the_descriptor_of_statuses_stays_watched(sandbox, said):
+    session = Session("forged", sandbox, lambda session, cpu_seconds, memory: "enough" if cpu_seconds > 0.2 else None)
+    session.run(f"for n in 10 11 12 13; do echo {said} >&$n; done; while :; do :; done")
+    assert session.wait(PATIENCE, lambda: session.killed_because == "enough")
+    session.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_session_that_cannot_be_watched_any_more_ends(sandbox):
+    def guard(session, cpu_seconds, memory):
+        raise OSError("no descriptor is left")
+
+    session = Session("unwatched", sandbox, guard)
+    assert session.wait(PATIENCE, lambda: not session.alive)
+    assert session.killed_because == "it could not be watched any more"
+    assert session._running.ended
+    session.close()
+
+
+def test_output_that_comes_behind_a_status_does_not_hold_the_watch_up(sandbox):
+    looks, asleep = [], threading.Event()
+
+    def guard(*_):
+        looks.append(1)
+        if len(looks) == 5:
+            asleep.set()
+            time.sleep(0.6)  # the status, and then the output, are there when it has slept
+
+    session = Session("late", sandbox, guard)
+    assert asleep.wait(PATIENCE)
+    session.run("(sleep 0.2; echo late) &")
+    assert session.wait(PATIENCE, lambda: text_of(session.ring.lines()) == "late")
+    number = len(looks)
+    assert session.wait(2.0, lambda: len(looks) > number + 2)
+    session.close()
+
+
+@pytest.mark.parametrize("command", ["while :; do :; done", "while :; do sleep 0.01; done", "read forever"])
+def test_what_goes_on_when_its_processes_are_killed_ends_with_its_shell(sandbox, command):
+    session = Session("stubborn", sandbox, lambda session, *_: "enough" if time.time() - session.created > 1 else None)
+    session.run(command)
+    assert session.wait(PATIENCE, lambda: session.idle)
+    assert (session.alive, session.killed_because) == (False, "enough")
+    session.close()
+
+
+def test_a_shell_that_does_nothing_survives_what_is_objected_to(sandbox):
+    looks: list[int] = []
+    session = Session("quiet", sandbox, lambda *_: looks.append(1) or "enough")
+    assert session.wait(PATIENCE, lambda: len(looks) > 10)
+    assert (session.alive, session.killed_because) == (True, None)
+    session.close()
+
+
 def test_cpu_seconds_of_processes_that_nobody_waits_for_are_counted(sandbox):
     session = Session("counted", sandbox)
     session.run(

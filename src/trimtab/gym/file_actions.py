@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.common.count import count
 from trimtab.gym import actions
 from trimtab.gym.documents import Documents
 from trimtab.gym.workspace import WORKSPACE, Workspace, WorkspaceError
@@ -105,12 +106,12 @@ class FileActions:
                 found.append(path)
             if len(found) >= FOUND:
                 break
-        return f"{_many(len(found), 'file')} named {action.pattern}", {"content": "\n".join(sorted(found))}
+        return f"{count(len(found), 'file')} named {action.pattern}", {"content": "\n".join(sorted(found))}
 
     def list_all(self, action: actions.ListFiles) -> Done:
         found = self.workspace.entries(action.path)
         rows = [f"{_kind(one):6} {one.st_size:>12,}  {name}" for name, one in found]
-        return _many(len(found), "entry", "entries"), {"file_path": action.path, "content": "\n".join(rows)}
+        return count(len(found), "entry", "entries"), {"file_path": action.path, "content": "\n".join(rows)}
 
     def info(self, action: actions.GetFileInfo) -> Done:
         found = self.workspace.stat(action.path)
@@ -126,7 +127,7 @@ class FileActions:
     def search_documents(self, action: actions.SearchDocuments) -> Done:
         found = self.documents.search(action.query, action.top_k)
         text = "\n\n".join(f"{one.document}, line {one.line}:\n{one.text}" for one in found)
-        return _many(len(found), "passage"), {"content": text, "documents": self.documents.names()}
+        return count(len(found), "passage"), {"content": text, "documents": self.documents.names()}
 
     def open_document(self, action: actions.OpenDocument) -> Done:
         return self._window(action.document, self.documents.lines(action.document), action.line, WINDOW)
@@ -159,7 +160,7 @@ class FileActions:
     def _hits(self, hits: list[str], term: str, path: str) -> Done:
         kept = hits[:FOUND]
         more = ", more are not shown" if len(hits) > FOUND else ""
-        return f"{_many(len(kept), 'line')} with {term!r} in {path}{more}", {"content": "\n".join(kept)}
+        return f"{count(len(kept), 'line')} with {term!r} in {path}{more}", {"content": "\n".join(kept)}
 
 
 def _split(text: str) -> list[str]:
@@ -195,10 +196,6 @@ def _text_at(folder: int, name: str) -> str:
 
 def _kind(found: os.stat_result) -> str:
     return KINDS.get(stat.S_IFMT(found.st_mode), "special")
-
-
-def _many(number: int, one: str, several: str = "") -> str:
-    return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
 assert WORKSPACE == "/workspace"  # as the texts of the actions say

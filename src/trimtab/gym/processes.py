@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Namespace:
 
     def __init__(self, init: int, own: frozenset[int]):
         self.init, self.own = init, own
+        self.command = max(own)
+        """number of the process that became the command"""
         self._proc = Path(f"/proc/{init}/root/proc")
 
     def all(self) -> list[Process]:
@@ -103,7 +106,7 @@ class Tree:
     """The processes that come from one on the host, where there is no namespace; what has left the tree is missed."""
 
     def __init__(self, root: int):
-        self.root = root
+        self.root = self.command = root
 
     def all(self) -> list[Process]:
         numbers = [self.root, *(one.pid for one in self._below())]
@@ -140,14 +143,16 @@ class CpuCount:
         self._seen: dict[tuple[int, int], float] = {}
         self._gone = 0.0
         self.seconds = 0.0
+        self._lock = threading.Lock()
 
     def see(self, processes: list[Process]) -> float:
         now = {(one.pid, one.started): one.cpu_seconds for one in processes}
-        self._gone += sum(seconds for key, seconds in self._seen.items() if key not in now)
-        self._seen = now
         living = sum(one.with_children for one in processes)
-        self.seconds = max(self.seconds, living, self._gone + sum(now.values()))
-        return self.seconds
+        with self._lock:
+            self._gone += sum(seconds for key, seconds in self._seen.items() if key not in now)
+            self._seen = now
+            self.seconds = max(self.seconds, living, self._gone + sum(now.values()))
+            return self.seconds
 
 
 def _read(folder: Path, number: int) -> Process | None:

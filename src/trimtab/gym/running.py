@@ -5,6 +5,7 @@ import re
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class Running:
         self.processes: Namespace | Tree = Namespace(init, own) if isolated else Tree(process.pid)
         self._isolated = isolated
         self._init = os.pidfd_open(init)  # whoever has the number later is not meant
+        self._lock = threading.Lock()
 
     @property
     def ended(self) -> bool:
@@ -48,20 +50,30 @@ class Running:
 
     def kill(self) -> None:
         """End it with all that has come from it; an unisolated command misses what has left its tree and group."""
-        if self._init == -1:
-            return
+        with self._lock:
+            if self._init == -1:
+                return
+            self._strike()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(5.0)
+            self.process.kill()
+            self.process.wait()
+            os.close(self._init)
+            self._init = -1
+
+    def strike(self) -> None:
+        """Send the signals that end it, and do not wait for its end."""
+        with self._lock:
+            if self._init != -1:
+                self._strike()
+
+    def _strike(self) -> None:
         if not self._isolated:
             self.processes.signal(signal.SIGKILL)
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._init, signal.SIGKILL)  # the end of the namespace is that of all in it
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(5.0)
-        self.process.kill()
-        self.process.wait()
-        os.close(self._init)
-        self._init = -1
 
 
 class Pipes:

@@ -1,6 +1,7 @@
 """A terminal in a sandbox: a shell that takes one command at a time, and remembers its folder and variables."""
 
 import fcntl
+import math
 import os
 import selectors
 import signal
@@ -17,6 +18,10 @@ from trimtab.gym.workspace import Workspace
 
 TICK = 0.05
 """seconds between two looks at the processes of a session"""
+GRACE = 1.0
+"""seconds within which a command has to end once its processes are killed; after that the shell is, too"""
+WORKING, OBSERVED = 0.02, 0.25
+"""CPU seconds in so many seconds by which a shell is known to work, whatever it says"""
 READ = 1 << 20
 """bytes of output at a time"""
 COMMANDS, STATUS = 3, 4
@@ -52,6 +57,7 @@ class Session:
         self._guard, self._cpu = guard, CpuCount()
         self._changed = threading.Condition()
         self._pending = False
+        self._works, self._shell, self._stopped = False, (0.0, math.inf), 0.0
         commands, output, status, typed = os.pipe(), os.pipe(), os.pipe(), os.pipe()
         theirs = (commands[0], output[1], status[1], typed[0])
         ours = (commands[1], output[0], status[0], typed[1])
@@ -71,7 +77,8 @@ class Session:
             for one in theirs:
                 os.close(one)
         self._commands, self._output, self._status, self._typed = ours
-        os.set_blocking(self._typed, False)
+        for one in (self._typed, self._output):
+            os.set_blocking(one, False)
         with suppress(OSError):  # beyond what the system grants
             fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, READ)
         self._ended = False
@@ -169,10 +176,14 @@ class Session:
         return self._running.processes.signal(signal.SIGKILL if force else signal.SIGTERM)
 
     def stop(self, why: str) -> None:
-        """Kill what the session runs, and remember why."""
-        if not self.idle:
-            self.killed_because = why
-            self.kill_processes(force=True)
+        """Kill what the session runs, and remember why. The shell is killed too where it is what works, or where it
+        still goes on when this is called again after a while: that ends the session."""
+        if self.idle and not self._works:
+            return
+        if self.killed_because is None:
+            self.killed_because, self._stopped = why, time.monotonic()
+        if self.kill_processes(force=True) == 0 or time.monotonic() - self._stopped >= GRACE:
+            self._running.strike()
 
     def close(self) -> None:
         """End the shell and all that has come from it."""
@@ -189,46 +200,56 @@ class Session:
     # ------------------------------------------------------------ the thread
 
     def _watch(self) -> None:
-        """Read what the session writes, and look at its processes, until its shell ends."""
+        """Watch the session until its shell ends; what cannot be watched ends."""
+        try:
+            self._watched()
+        finally:
+            if not self._running.ended:
+                self.killed_because = "it could not be watched any more"
+            self._running.kill()
+            self._ended, self._pending = True, False
+            self._tell()
+
+    def _watched(self) -> None:
+        """Read what the session writes, and look at its processes."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._output, selectors.EVENT_READ)
             selector.register(self._status, selectors.EVENT_READ)
-            while True:
+            while not self._running.ended:
                 for key, _ in selector.select(TICK):
-                    data = os.read(key.fd, READ)
-                    if key.fd == self._output and data:
-                        self.ring.feed(data)
-                    elif key.fd == self._status and data:
-                        self._read_output()
-                        self.last_status = int(data.split()[-1])
-                        self._pending = False
-                    else:
+                    if not (self._read_output() if key.fd == self._output else self._read_status()):
                         selector.unregister(key.fd)
                     self._tell()
                 if time.monotonic() - self._last_look >= TICK:
                     self._look()
                     self._tell()
-                if self._running.ended:
-                    break
         self._read_output()
-        self._ended, self._pending = True, False
-        self._tell()
 
-    def _read_output(self) -> None:
-        """What is in the pipe now: the status of a command comes by another one."""
-        os.set_blocking(self._output, False)
+    def _read_output(self) -> bool:
+        """Read what is in the pipe now; False once nobody can write to it any more."""
         with suppress(BlockingIOError):
             for _ in range(8):
                 data = os.read(self._output, READ)
                 if not data:
-                    break
+                    return False
                 self.ring.feed(data)
-        os.set_blocking(self._output, True)
+        return True
+
+    def _read_status(self) -> bool:
+        """Read that a command has ended; what it has written before comes by the other pipe, and is read first."""
+        data = os.read(self._status, READ)
+        if data:
+            self._read_output()
+            self.last_status, self._pending = _status(data), False
+        return bool(data)
 
     def _look(self) -> None:
         self._last_look = time.monotonic()
         found = self._running.processes.all()
         seconds = self._cpu.see(found)
+        shell = next((one.cpu_seconds for one in found if one.pid == self._running.processes.command), math.inf)
+        if self._last_look - self._shell[0] >= OBSERVED:
+            self._works, self._shell = shell - self._shell[1] >= WORKING, (self._last_look, shell)
         if self._guard is None:
             return
         why = self._guard(self, seconds, sum(one.memory for one in found))
@@ -238,6 +259,12 @@ class Session:
     def _tell(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def _status(said: bytes) -> int | None:
+    """The last status that the shell tells; None where a command has written something else in its place."""
+    word = said.split()[-1:]
+    return int(word[0]) if word and word[0].isdigit() and len(word[0]) <= 3 else None
 
 
 def _write_all(end: int, data: bytes) -> None:

@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from trimtab.common.count import count
 from trimtab.gym import actions
 from trimtab.gym.file_actions import Done
 from trimtab.gym.observation import LONGEST, ActionFailed
 from trimtab.gym.ring import OutputLine, text_of
-from trimtab.gym.session import Session, SessionError
+from trimtab.gym.session import GRACE, Session, SessionError
 
 WAITING = 10.0
 """seconds that a command is waited for"""
@@ -62,11 +63,12 @@ class SessionActions:
         if session.killed_because:
             raise ActionFailed(f"it was killed: {session.killed_because}", fields)
         if not (done and session.idle):
-            session.kill_processes(force=True)
-            session.wait(1.0, lambda: session.idle)
-            raise ActionFailed(
-                f"the command took longer than {WAITING:g} seconds and was killed; run it without waiting", fields
-            )
+            why = f"the command took longer than {WAITING:g} seconds"
+            for _ in range(2):  # its processes, and its shell where that goes on
+                session.stop(why)
+                session.wait(GRACE, lambda: session.idle)
+            ended = "" if session.alive else ", and its session with it"
+            raise ActionFailed(f"{why} and was killed{ended}; run it without waiting", fields)
         return f"exit code {session.last_status}", fields
 
     def create(self, action: actions.CreateSession) -> Done:
@@ -127,7 +129,8 @@ class SessionActions:
         number = session.kill_processes(action.force)
         session.wait(min(1.0, self._left()), lambda: session.idle)
         fields = {"session_id": action.session_id, "idle": session.idle}
-        return f"{number} processes got {'SIGKILL' if action.force else 'SIGTERM'}", fields
+        said = f"{count(number, 'process', 'processes')} got {'SIGKILL' if action.force else 'SIGTERM'}"
+        return said if session.idle else f"{said}; still busy: wait, or close the session", fields
 
     def sleep(self, action: actions.Sleep) -> Done:
         seconds = min(action.seconds, actions.SLEEP, self._left())
