@@ -1,5 +1,6 @@
 """`trimtab serve`: what cannot be served costs a line, and what can is served until Ctrl-C."""
 
+import json
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from openai import OpenAI
 
 import tiny_dial
 import tiny_folder
+from trimtab.commands.serve import folder_of
 from trimtab.engines.http import API_KEY
 from trimtab.engines.vllm import COMMAND
 from trimtab.serving.run import bound
@@ -57,6 +59,83 @@ def test_a_port_that_is_taken_costs_a_line_before_an_engine_is_started(trimtab, 
     assert (
         err == f"error: port {port} of 127.0.0.1 cannot be had (address already in use); choose another with --port\n"
     )
+
+
+def broken_template(folder):
+    (folder / "chat_template.jinja").unlink()
+
+
+def broken_settings(folder):
+    (folder / "generation_config.json").write_text("[]")
+
+
+def broken_json(folder):
+    (folder / "generation_config.json").write_text("{")
+
+
+def broken_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def broken_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize("exported", [True, False])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (broken_template, "has no chat template, and all that is served are chats; put the chat_template.jinja"),
+        (broken_settings, "generation_config.json is not a JSON object; copy it again"),
+        (broken_json, "generation_config.json: line 1 is not valid JSON"),
+        (broken_weights, "it has no weights"),
+        (broken_tokenizer, "not the tokenizer itself"),
+    ],
+)
+def test_what_an_engine_would_miss_later_is_said_before_it_is_started(trimtab, tmp_path, exported, spoil, message):
+    folder = tiny_dial.export(tmp_path) if exported else tiny_dial.save(tmp_path / "trained")
+    spoil(folder)
+    code, out, err = trimtab("serve", folder, "--engine", "transformers", "--port", "0")
+    assert (code, out, err.count("\n"), message in err) == (2, "", 1, True), err
+    assert str(folder) in err
+
+
+def test_a_run_whose_config_only_names_the_key_is_exported(tmp_path):
+    """As that of a model whose base lies in a folder of this name."""
+    folder = tiny_dial.save(tmp_path / "trained")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "_name_or_path": "trimtab_dial"}))
+    place, dial = folder_of(folder, tmp_path)
+    assert (place, dial.modules) == (tmp_path / "dial", ("model.layers.0",))
+
+
+def test_a_template_that_the_engine_is_given_will_do(tmp_path):
+    folder = tiny_dial.export(tmp_path)
+    broken_template(folder)
+    assert folder_of(folder, tmp_path, template=True)[0] == folder
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dtype", "float32", "--eager"], "--dtype and --eager: only under vLLM, and the engine is transformers"),
+        (["--max-length", "64"], "--max-length: only under vLLM"),
+        (["--log", "."], "the log . cannot be written: Is a directory; choose another file"),
+    ],
+)
+def test_a_setting_without_effect_and_a_log_that_is_none_are_refused(trimtab, tmp_path, words, message):
+    dial = tiny_dial.export(tmp_path)
+    code, _, err = trimtab("serve", dial, "--engine", "transformers", "--port", "0", *words)
+    assert (code, err.count("\n"), message in err) == (2, 1, True), err
+
+
+@pytest.mark.parametrize("token", ["short", "with a space", "with-an-\u00e4"])
+def test_a_token_of_the_environment_must_be_one_too(trimtab, tmp_path, monkeypatch, token):
+    monkeypatch.setenv(API_KEY, token)
+    code, _, err = trimtab("serve", tiny_dial.export(tmp_path), "--engine", "transformers", "--port", "0")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {API_KEY} must have at least 8 characters")
+    assert token not in err
 
 
 @contextmanager

@@ -211,6 +211,7 @@ def test_it_imports_torch_and_transformers_alone(folder):
     [
         (float("nan"), "strength must be finite, got nan"),
         ([0.0, float("inf")], "strength must be finite, got inf"),
+        (10**400, "strength must be finite, got 1000"),
         ("strong", "strength must be a number, or a list of numbers, got 'strong'"),
         ([0.5, "x"], "strength must be a number, or a list of numbers, got 'x'"),
         (True, "strength must be a number, or a list of numbers, got True"),
@@ -278,3 +279,12 @@ def test_another_version_and_a_model_without_a_dial_are_refused_by_name(tmp_path
         at(AutoModelForCausalLM.from_pretrained(folder), folder, 0.5)
     with pytest.raises(ValueError, match="/trained has no dial .*; write a folder with: trimtab export RUN FOLDER"):
         at(AutoModelForCausalLM.from_pretrained(tmp_path / "trained"), folder, 0.5)
+
+
+@pytest.mark.parametrize("names", [None, [], ["model.layers.9"], [3]])
+def test_a_folder_that_names_no_layers_of_its_model_is_refused(tmp_path, names):
+    folder = tiny_dial.export(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.config.trimtab_dial = {**model.config.trimtab_dial, "modules": names}
+    with pytest.raises(ValueError, match="trimtab_dial.modules names .*, no layers of this model; export the run"):
+        at(model, folder, 0.5)

@@ -41,6 +41,7 @@ def test_a_list_divides_the_answer_into_equal_parts(strengths):
         ("strong", "'strong'"),
         (math.nan, "nan"),
         (math.inf, "inf"),
+        (10**400, "1000"),
         (True, "True"),
         ([], r"\[\]"),
         ([0.5, "a"], r"\[0.5, 'a'\]"),

@@ -90,7 +90,58 @@ def test_a_folder_of_another_version_is_refused(tmp_path):
         read_dial(tmp_path / "trained")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recommended": "wide"}, "trimtab_dial.recommended of config.json must be two finite numbers"),
+        ({"recommended": [2, 1]}, "two finite numbers, the smaller one first, got .2, 1."),
+        ({"limits": None}, "trimtab_dial.limits of config.json must be two finite numbers"),
+        ({"limits": [-1, float("inf")]}, "two finite numbers"),
+        ({"limits": [-1, 10**400]}, "two finite numbers"),
+        ({"default": "strong"}, "trimtab_dial.default of config.json must be a finite number, got strong"),
+        ({"default": True}, "must be a finite number, got True"),
+        ({"default": 11}, "names strength 11, beyond its own limits, -10 to 10"),
+        ({"recommended": [-20, 1]}, "names strength -20, beyond its own limits"),
+        ({"modules": None}, "trimtab_dial.modules of config.json must be a list of names"),
+        ({"layers": [3]}, r"trimtab_dial.layers of config.json must be \[0\]"),
+        ({"merge": "embedding"}, "trimtab_dial.merge of config.json must be logits, got embedding"),
+        ({"base": 3}, "trimtab_dial.base of config.json must be a text"),
+    ],
+)
+def test_a_dial_that_is_not_of_its_form_is_refused(tmp_path, change, message):
+    tree = {**DialConfig(("model.layers.0",), base="b").tree(), **change}
+    (tmp_path / "config.json").write_text(json.dumps({"trimtab_dial": tree}))
+    with pytest.raises(DialError, match=message):
+        read_dial(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1]", "has no dial"), ('{"trimtab_dial": 3}', "trimtab_dial of config.json is no mapping"), ("{", "cannot be")],
+)
+def test_a_config_without_a_dial_is_refused(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(DialError, match=message):
+        read_dial(tmp_path)
+
+
 # ---------------------------------------------------------------- mistakes
+
+
+def test_a_folder_of_another_version_is_not_exported_again(tmp_path, capsys, monkeypatch):
+    folder = tiny_dial.export(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "trimtab_dial": {"version": 7}}))
+    said = tiny_dial.refused(capsys, monkeypatch, tmp_path, folder, tmp_path / "again")
+    assert "its dial has version 7" in said
+
+
+@pytest.mark.parametrize(("text", "message"), [("[1]", "config.json is not a JSON object"), ("{", "not valid JSON")])
+def test_a_config_that_is_none_is_refused(tmp_path, capsys, monkeypatch, text, message):
+    folder = tiny_dial.save(tmp_path / "trained")
+    (folder / "config.json").write_text(text)
+    for more in ([], ["--adapter"], ["--strength", "1"]):
+        assert message in tiny_dial.refused(capsys, monkeypatch, tmp_path, folder, tmp_path / "out", *more)
 
 
 def test_a_model_without_a_dial_is_refused(tmp_path, capsys, monkeypatch):

@@ -1,6 +1,5 @@
 """Serve a model with a dial: OpenAI's API with a strength for each request, and a page to try it."""
 
-import os
 import re
 import secrets
 import shlex
@@ -12,8 +11,8 @@ import typer
 from pydantic import Field, model_validator
 
 from trimtab.common.processes import until_stopped
-from trimtab.common.settings import CommandSettings, SettingsError, Shown
-from trimtab.engines.http import API_KEY
+from trimtab.common.settings import CommandSettings, SettingsError, Shown, flag
+from trimtab.engines.http import API_KEY, api_key
 from trimtab.engines.vllm import LOOPBACK
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from trimtab.serving.start import Choice
 
 LOCAL = (LOOPBACK, "localhost", "::1")
+OF_VLLM = ("dtype", "max_length", "cache_gib", "eager", "more")
+"""settings that the other engine has not"""
 
 
 class ServeSettings(CommandSettings):
@@ -56,8 +57,8 @@ class ServeSettings(CommandSettings):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.token is not None and not re.fullmatch(r"[!-~]{8,}", self.token):
-            raise SettingsError("--token must have at least 8 characters, letters, digits and signs without spaces")
+        if self.token is not None:
+            check_token(self.token, "--token")
         if self.name is not None and not self.name.strip():
             raise SettingsError("--name is empty")
         try:
@@ -65,6 +66,22 @@ class ServeSettings(CommandSettings):
         except ValueError as error:
             raise SettingsError(f"--more: {error}; write it as for a shell") from None
         return self
+
+    def check_engine(self, choice: "Choice") -> None:
+        """Raise SettingsError for settings of vLLM where it is not the engine."""
+        fields = type(self).model_fields
+        given = [flag(name) for name in OF_VLLM if getattr(self, name) != fields[name].default]
+        if choice.engine != "vllm" and given:
+            why = f": {choice.why}" if choice.why else ""
+            raise SettingsError(
+                f"{' and '.join(given)}: only under vLLM, and the engine is {choice.engine}{why}; leave it out"
+            )
+
+
+def check_token(token: str, where: str) -> None:
+    """Raise SettingsError for a token that is short, or that clients could not send."""
+    if not re.fullmatch(r"[!-~]{8,}", token):
+        raise SettingsError(f"{where} must have at least 8 characters, letters, digits and signs without spaces")
 
 
 SETTINGS = ServeSettings
@@ -76,21 +93,38 @@ def main(settings: ServeSettings) -> None:
     from trimtab.serving.start import check_installed, choose
 
     check_installed()
+    if not settings.token and api_key():
+        check_token(api_key(), API_KEY)
     with until_stopped("the server"), tempfile.TemporaryDirectory(prefix="trimtab-serve-") as temporary:
-        folder, dial = folder_of(settings.model, Path(temporary))
         quiet()
         choice = choose(settings.engine)
+        settings.check_engine(choice)
+        folder, dial = folder_of(settings.model, Path(temporary), template="--chat-template" in settings.more)
         _run(settings, folder, dial, choice)
 
 
-def folder_of(model: Path, temporary: Path) -> tuple[Path, "DialConfig"]:
-    """A folder with a dial: the one that is named, or what a run's export writes into a temporary folder."""
+def folder_of(model: Path, temporary: Path, *, template: bool = False) -> tuple[Path, "DialConfig"]:
+    """A folder with a dial: the one that is named, or what a run's export writes into a temporary folder.
+
+    Args:
+        template: the engine is given a chat template, so that the folder needs none.
+
+    Raises:
+        UserError: if it has no dial or no chat template, or if files are missing or broken.
+    """
     from trimtab.models.dial import KEY, read_dial
-    from trimtab.runs.exporting import export_dial, source_of
+    from trimtab.runs.exporting import config_with_dial, export_dial, source_of
+    from trimtab.serving.dialects import settings_of
+    from trimtab.serving.start import check_chats
 
     source = source_of(model)
-    if KEY in (source.model / "config.json").read_text(encoding="utf-8", errors="replace"):
-        return source.model, read_dial(source.model)
+    config = config_with_dial(source)
+    dial = read_dial(source.model) if KEY in config else None
+    settings_of(source.model)
+    if not template:
+        check_chats(source.model)
+    if dial is not None:
+        return source.model, dial
     return temporary / "dial", export_dial(source, temporary / "dial")
 
 
@@ -102,7 +136,7 @@ def _run(settings: ServeSettings, folder: Path, dial: "DialConfig", choice: "Cho
     from trimtab.serving.run import bound, serve
     from trimtab.serving.start import server_of, vllm_settings
 
-    given = settings.token or os.environ.get(API_KEY, "").strip()
+    given = settings.token or api_key()
     token, key = given or secrets.token_urlsafe(24), secrets.token_urlsafe(24)
     name = settings.name or settings.model.expanduser().resolve().name
     dialect = Dialect(choice.engine, settings_of(folder))

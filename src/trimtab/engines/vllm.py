@@ -226,7 +226,13 @@ class VLLMServer:
             os.close(handle)
             self.log = Path(name)
         try:
-            with self.log.open("wb") as out:
+            out = self.log.open("wb")
+        except OSError as error:
+            raise UserError(
+                f"the log {self.log} cannot be written: {error.strerror or error}; choose another file"
+            ) from None
+        try:
+            with out:
                 self.process = subprocess.Popen(
                     self.command,
                     stdin=subprocess.DEVNULL,
@@ -236,6 +242,7 @@ class VLLMServer:
                     start_new_session=True,
                 )
         except OSError as error:
+            self.stop()
             raise EngineMissing(f"{self.command[0]} cannot be run: {error.strerror or error}") from None
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:

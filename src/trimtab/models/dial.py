@@ -5,7 +5,8 @@ page read it; none of them imports trimtab, so the version says whether they und
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,20 +59,67 @@ def read_dial(folder: Path) -> DialConfig:
     """The dial of an exported folder.
 
     Raises:
-        DialError: if it has none, or one of another version.
+        DialError: if it has none, one of another version, or one that is not of its form.
     """
     path = folder / "config.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8")).get(KEY)
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DialError(f"{folder} is no folder of a model with a dial: {path.name} cannot be read") from error
-    if not isinstance(found, Mapping):
+    if not isinstance(config, Mapping) or KEY not in config:
         raise DialError(f"{folder} has no dial; write a folder that has one with: trimtab export RUN FOLDER")
+    found = config[KEY]
+    if not isinstance(found, Mapping):
+        raise DialError(f"{folder}: {KEY} of config.json is no mapping; export the run again")
     if found.get("version") != VERSION:
         raise DialError(
             f"{folder}: its dial has version {found.get('version')}, and this trimtab reads version {VERSION}; export "
             "the run again"
         )
+    for name, (holds, form) in FORMS.items():
+        if (name in found or name == "modules") and not holds(found.get(name)):
+            raise DialError(
+                f"{folder}: {KEY}.{name} of config.json must be {form}, got {str(found.get(name))[:60]}; export the "
+                "run again"
+            )
     known = {name: found[name] for name in DialConfig.__dataclass_fields__ if name in found}
-    made: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
-    return DialConfig(**made)
+    made = DialConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+    low, high = made.limits
+    if beyond := [one for one in (*made.recommended, made.default) if not low <= one <= high]:
+        raise DialError(
+            f"{folder}: {KEY} of config.json names strength {beyond[0]:g}, beyond its own limits, {low:g} to {high:g}; "
+            "export the run again"
+        )
+    return made
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number that a float holds; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def is_span(value: Any) -> bool:
+    """Whether it is a range, as JSON has it."""
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) and value[0] <= value[1]
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+
+
+FORMS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "modules": (_is_names, "a list of names"),
+    "layers": (lambda value: value == [0], "[0]"),
+    "merge": (lambda value: value == "logits", "logits"),
+    "default": (is_number, "a finite number"),
+    "recommended": (is_span, "two finite numbers, the smaller one first"),
+    "limits": (is_span, "two finite numbers, the smaller one first"),
+    "method": (lambda value: isinstance(value, str), "a text"),
+    "base": (lambda value: isinstance(value, str), "a text"),
+}
+"""what a dial of this version may hold: key -> whether a value is of its form, and that form in words"""

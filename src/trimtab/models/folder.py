@@ -31,7 +31,12 @@ def tokenizer_fault(folder: Path) -> str | None:
 
 def config_fault(folder: Path) -> str | None:
     """Why a folder's config cannot be read; None if it is complete."""
-    return next(_text(folder / "config.json"), None)
+    path = folder / "config.json"
+    if (fault := next(_text(path), None)) is not None or not path.is_file():
+        return fault
+    if not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
+        return f"{path.name} is not a JSON object; copy it again"
+    return None
 
 
 def shown(names: list[str]) -> str:

@@ -19,7 +19,7 @@ from trimtab.common.errors import UserError, looked_in
 from trimtab.common.files import read_json, write_atomic, write_together
 from trimtab.common.workdir import RECIPE
 from trimtab.models import folder as model_folder
-from trimtab.models.dial import KEY, LIMITS, DialConfig, read_dial
+from trimtab.models.dial import KEY, LIMITS, DialConfig, is_span, read_dial
 from trimtab.models.places import ADAPTER
 from trimtab.runs import export_card
 
@@ -67,12 +67,14 @@ def source_of(place: Path) -> Source:
     """The model of a finished run, or of a folder.
 
     Raises:
-        ExportError: if there is none, or the run is not finished.
+        ExportError: if there is none, its config cannot be read, or the run is not finished.
     """
     place = place.expanduser()
     if not place.is_dir():
         raise ExportError(f"there is no folder {place}{looked_in(place)}; name a run, such as runs/NAME")
     if (place / "config.json").is_file():
+        if (fault := model_folder.config_fault(place)) is not None:
+            raise ExportError(f"{place}: {fault}")
         run = place.parent if place.name == "model" and (place.parent / RECIPE).is_file() else None
         return Source(place, run, _recipe_of(run))
     if not (place / RECIPE).is_file():
@@ -104,7 +106,7 @@ def config_with_dial(source: Source) -> dict[str, Any]:
     """
     from trimtab.models.identity_layer import MARK
 
-    faults = (model_folder.config_fault, model_folder.weights_fault, model_folder.tokenizer_fault)
+    faults = (model_folder.weights_fault, model_folder.tokenizer_fault)
     if not (source.model / ADAPTER).is_file():  # beside quantised weights
         for fault in faults:
             if (found := fault(source.model)) is not None:
@@ -154,14 +156,16 @@ def export_dial(source: Source, out: Path, recommended: tuple[float, float] | No
 
     Args:
         recommended: [low, high]; by default what the model's config says, or between the two models.
+
+    Raises:
+        UserError: if there is no dial, or the folder has one of another version.
     """
     config = config_with_dial(source)
-    dial = DialConfig((inserted_module(source.model),), method=source.method, base=source.base)
-    before = config.get(KEY) or {}
-    span = recommended or tuple(before.get("recommended", dial.recommended))
-    dial = replace(
-        dial, recommended=span, base=dial.base or before.get("base"), method=dial.method or before.get("method")
-    )
+    before = read_dial(source.model) if KEY in config else DialConfig(())
+    dial = DialConfig(
+        (inserted_module(source.model),), recommended=recommended or before.recommended,
+        base=source.base or before.base, method=source.method or before.method,
+    )  # fmt: skip
     with new_folder(out) as part:
         copy_model(source.model, part)
         write_json(part / "config.json", config | {KEY: dial.tree()})
@@ -194,7 +198,7 @@ def measured_range(source: Source) -> tuple[float, float] | None:
     if not path.is_file():
         return None
     found = read_json(path)
-    if not isinstance(found, dict) or not isinstance(found.get("recommended"), list):
+    if not isinstance(found, dict) or not is_span(found.get("recommended")):
         raise ExportError(f"{path} holds no range; measure again with trimtab sweep --force, or give --range")
     if found.get("weights") != weights_of(source):
         raise ExportError(f"{path} is of other weights; measure them with trimtab sweep --force, or give --range")

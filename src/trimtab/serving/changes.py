@@ -16,6 +16,7 @@ import httpx
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from trimtab.common.errors import UserError
 from trimtab.serving.dialects import Dialect
 from trimtab.serving.forward import forward
 from trimtab.serving.refusals import RequestRefused, in_form
@@ -45,8 +46,18 @@ class Followed:
 
     @classmethod
     def of(cls, folder: Path, dialect: Dialect) -> "Followed":
+        """With the tokenizer of a folder.
+
+        Raises:
+            UserError: if it has no file of a fast one.
+        """
         from tokenizers import Tokenizer
 
+        if not (folder / "tokenizer.json").is_file():
+            raise UserError(
+                f"{folder} has no tokenizer.json, by which tokens are told apart under vLLM; save its tokenizer as a "
+                "fast one, or add --engine transformers"
+            )
         return cls(dialect, Tokenizer.from_file(str(folder / "tokenizer.json")))
 
     async def __call__(

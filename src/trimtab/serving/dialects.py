@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from trimtab.common.errors import UserError
+from trimtab.common.files import read_json
 from trimtab.serving.refusals import RequestRefused
 from trimtab.serving.strengths import FIELD
 
@@ -63,11 +65,17 @@ SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", 
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """The generation settings of a folder without those of sampling and length: its end tokens, above all."""
+    """The generation settings of a folder without those of sampling and length: its end tokens, above all.
+
+    Raises:
+        UserError: if its file is broken.
+    """
     path = folder / "generation_config.json"
     if not path.is_file():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, "copy it again")
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not a JSON object; copy it again")
     return {name: value for name, value in found.items() if name not in SAMPLING}
 
 

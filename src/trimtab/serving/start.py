@@ -30,6 +30,21 @@ def check_installed() -> None:
         raise ServingError(f"serving needs {', '.join(missing)}; install them with: pip install 'trimtab[serve]'")
 
 
+def check_chats(folder: Path) -> None:
+    """Raise ServingError for a model without a chat template: every request is a chat."""
+    from trimtab.models.loading import load_tokenizer
+
+    try:
+        load_tokenizer(str(folder)).get_chat_template()
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise ServingError(
+            f"{folder} has no chat template, and all that is served are chats; put the chat_template.jinja of its "
+            "model there, or answer plain prompts with trimtab generate --strength"
+        ) from None
+
+
 @dataclass(frozen=True)
 class Choice:
     """An engine, and why not the other one."""

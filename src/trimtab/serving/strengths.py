@@ -1,9 +1,8 @@
 """The field `strength` of a request: what it may be, and what is warned about."""
 
-import math
 from typing import Any
 
-from trimtab.models.dial import DialConfig
+from trimtab.models.dial import DialConfig, is_number
 from trimtab.serving.refusals import RequestRefused, shown
 
 FIELD = "strength"
@@ -29,7 +28,7 @@ def read_strength(value: Any, dial: DialConfig, most_tokens: int | None = None) 
     for one in parts:
         if isinstance(one, bool) or not isinstance(one, int | float):
             raise RequestRefused(f"strength must be a number, or a list of numbers, got {shown(value)}", param=FIELD)
-        if not _finite(one):
+        if not is_number(one):
             raise RequestRefused(f"strength must be finite, got {shown(value)}", param=FIELD)
     if not parts:
         raise RequestRefused("strength is an empty list; give a number, or a list of numbers", param=FIELD)
@@ -42,13 +41,6 @@ def read_strength(value: Any, dial: DialConfig, most_tokens: int | None = None) 
         raise RequestRefused(f"strength must lie between {low:g} and {high:g}, got {beyond[0]:g}", param=FIELD)
     numbers = [float(one) for one in parts]
     return (numbers if isinstance(value, list) else numbers[0]), _warning(numbers, dial)
-
-
-def _finite(one: float) -> bool:
-    try:
-        return math.isfinite(one)
-    except OverflowError:  # a whole number that no float holds
-        return False
 
 
 def _warning(numbers: list[float], dial: DialConfig) -> str:

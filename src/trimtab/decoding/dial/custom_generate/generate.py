@@ -109,6 +109,10 @@ def dial_of(model):
             f"{name}: its dial has version {dial.get('version')}, and this generate.py reads version {VERSION}; use "
             "the generate.py of the same folder, or export the run again"
         )
+    names = dial.get("modules")
+    there = dict(model.named_modules()) if isinstance(names, list) else {}
+    if not names or not all(isinstance(one, str) and one in there for one in names):
+        raise DialRequestError(f"{name}: {KEY}.modules names {names!r}, no layers of this model; export the run again")
     return dial
 
 
@@ -150,8 +154,8 @@ def _column(strength, dial, most):
     for one in column:
         if isinstance(one, bool) or not isinstance(one, Real):
             raise DialRequestError(f"strength must be a number, or a list of numbers, got {one!r}")
-        if not math.isfinite(one):
-            raise DialRequestError(f"strength must be finite, got {one}")
+        if not _finite(one):
+            raise DialRequestError(f"strength must be finite, got {str(one)[:60]}")
         if not _within(one, dial.get("limits")):
             low, high = dial["limits"]
             raise DialRequestError(f"strength must lie between {low:g} and {high:g}, got {one:g}")
@@ -162,6 +166,13 @@ def _column(strength, dial, most):
             f"strength has {len(column)} parts, and the answer at most {most} tokens; give fewer parts"
         )
     return [float(one) for one in column]
+
+
+def _finite(one):
+    try:
+        return math.isfinite(one)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _within(value, span):
