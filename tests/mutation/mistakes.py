@@ -1999,9 +1999,37 @@ MISTAKES = [
     Mistake(
         "serving: a change is that of the aligned model",
         "serving.transformers_app:changes",
-        "original + strength * (aligned - original)",
+        "original + share * (aligned - original)",
         "aligned",
         ("serving/test_front.py::test_changes_are_differences_of_log_probabilities",),
+    ),
+    Mistake(
+        "serving: a folder has a dial if its text names one",
+        "commands.serve:folder_of",
+        "KEY in config",
+        "KEY in str(config)",
+        ("commands/test_serve.py::test_a_run_whose_config_only_names_the_key_is_exported",),
+    ),
+    Mistake(
+        "serving: a default beyond the dial's own limits is read",
+        "models.dial:read_dial",
+        "not low <= one <= high",
+        "False",
+        ("runs/test_exporting.py::test_a_dial_that_is_not_of_its_form_is_refused",),
+    ),
+    Mistake(
+        "serving: a schedule is spread over the answer as it is",
+        "serving.strengths:Schedule.tokens",
+        "len(parts) // self.most",
+        "len(parts) // number",
+        ("serving/test_front.py::test_changes_at_a_schedule_are_those_of_its_strengths",),
+    ),
+    Mistake(
+        "serving: parts that are no text are taken",
+        "serving.front:_is_text",
+        "part.get('type') == 'text'",
+        "True",
+        ("serving/test_front.py::test_a_picture_with_a_text_is_no_text",),
     ),
     Mistake(
         "serving: any token will do",

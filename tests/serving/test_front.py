@@ -1,6 +1,8 @@
 """OpenAI's API with a strength: what is answered, what is refused and how, and that a client that leaves ends it."""
 
 import json
+import logging
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,18 +13,20 @@ import pytest
 import torch
 from openai import OpenAI
 from starlette.testclient import TestClient
+from transformers.cli.serving.chat_completion import UNUSED_CHAT_COMPLETION_FIELDS
 
 import tiny_dial
 from trimtab.decoding.dial.custom_generate import generate as dial
 from trimtab.decoding.realign import realign
 from trimtab.models.dial import read_dial
 from trimtab.serving.changes import by_engine, pieces
-from trimtab.serving.dialects import Dialect
+from trimtab.serving.dialects import NOT_BY_TRANSFORMERS, WITHOUT_EFFECT, Dialect
 from trimtab.serving.front import Front
 from trimtab.serving.refusals import RequestRefused
 
 ASK = [{"role": "user", "content": "count 3"}]
 CHAT = "/v1/chat/completions"
+NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
@@ -111,15 +115,93 @@ def test_a_wrong_strength_is_refused_in_a_line(http, strength, message):
         ({"logprobs": True}, 400, "logprobs is not supported by this engine"),
         ({"generation_config": "{}"}, 400, "generation_config is not taken here"),
         ({"temperature": "hot"}, 400, "temperature must be a number"),
+        ({"metadata": {"a": NAN}, "nonsense": NAN}, 400, "a number of the request is not finite"),
         ({"nonsense": 1}, 400, "Unexpected fields in the request: {'nonsense'}"),
         ({"strenght": 1}, 400, "there is no field 'strenght'; did you mean 'strength'?"),
+        ({"temperature": 1e-300}, 400, "temperature must be a number, 0 or at least 0.01, got 1e-300"),
+        ({"temperature": NAN}, 400, "temperature must be a number"),
+        ({"top_p": "x"}, 400, "top_p must be a number above 0 and at most 1, got 'x'"),
+        ({"top_p": NAN, "temperature": 1}, 400, "top_p must be a number above 0"),
+        ({"seed": "x"}, 400, "seed must be a whole number"),
+        ({"seed": 2**70}, 400, "seed must be a whole number of 64 bits"),
+        ({"stop": 3}, 400, "stop must be a text, or a list of texts, got 3"),
+        ({"stop": ["a", 4]}, 400, "stop must be a text, or a list of texts"),
+        ({"logit_bias": "x"}, 400, "logit_bias must be a mapping from token ids to numbers"),
+        ({"logit_bias": {"x": 1}}, 400, "logit_bias must be a mapping"),
+        ({"logit_bias": {"3": NAN}}, 400, "logit_bias must be a mapping"),
+        ({"logit_bias": {"99999": 1}}, 400, "logit_bias names token 99999, and the model's vocabulary ends at 258"),
+        ({"frequency_penalty": 0.5}, 400, "frequency_penalty is not supported by this engine"),
+        ({"reasoning_effort": "low"}, 400, "reasoning_effort is not supported by this engine"),
+        ({"tool_choice": "required"}, 400, "tool_choice is not supported by this engine"),
+        ({"max_completion_tokens": 4, "max_tokens": "x"}, 400, "max_tokens must be a whole number"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "a text of the request is no Unicode"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            400,
+            "a part of a message must be text, got {'type': 'image_url'",
+        ),
+        ({"messages": [{"role": "user", "content": [1]}]}, 400, "a part of a message must be text, got 1"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, 400, "a part of a message must be text"),
+        ({"tools": "x"}, 400, "the messages do not fit the model's chat template"),
+        ({"chat_template_kwargs": "x"}, 400, "the request: chat_template_kwargs is"),
+        (
+            {"chat_template_kwargs": {"chat_template": "{{ 1/0 }}"}},
+            400,
+            "the request: chat_template_kwargs sets 'chat_template', which is no variable of a chat template",
+        ),
+        ({"chat_template_kwargs": {"return_tensors": "pt"}}, 400, "the request: chat_template_kwargs sets 'return_"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_other_mistakes_are_refused_before_anything_is_streamed(http, change, status, message, stream):
-    answer = http.post(CHAT, json={"model": "tiny", "messages": ASK, "stream": stream, **change})
+    answer = http.post(CHAT, content=json.dumps({"model": "tiny", "messages": ASK, "stream": stream, **change}))
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
     assert answer.json()["error"]["message"].startswith(message)
+
+
+def test_a_picture_with_a_text_is_no_text(http):
+    part = {"type": "image_url", "image_url": {"url": "x"}, "text": "a house"}
+    answer = http.post(CHAT, json={"messages": [{"role": "user", "content": [{"type": "text", "text": "?"}, part]}]})
+    assert answer.status_code == 400
+    assert http.post(CHAT, json={"messages": [{"role": "user", "content": [{"type": "text", "text": "?"}]}]}).is_success
+
+
+def test_what_is_streamed_is_said_by_true_or_false(http):
+    answer = http.post(CHAT, json={"messages": ASK, "stream": "yes"})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "stream must be true or false, got 'yes'")
+
+
+def test_a_choice_that_changes_nothing_and_a_bias_of_whole_numbers_are_taken(http):
+    """0 is the end token."""
+    body = {"messages": ASK, "max_completion_tokens": 4, "tool_choice": "auto", "logit_bias": {"0": 100}}
+    answer = http.post(CHAT, json=body)
+    assert (answer.status_code, answer.json()["usage"]["completion_tokens"]) == (200, 1)
+
+
+def test_every_field_that_transformers_ignores_is_refused_or_changes_no_answer():
+    assert UNUSED_CHAT_COMPLETION_FIELDS.issubset({*NOT_BY_TRANSFORMERS, *WITHOUT_EFFECT, "n"})
+
+
+def test_without_a_choice_of_tools_the_model_sees_none():
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    asked = Dialect("transformers").request({"messages": ASK, "tools": tools, "tool_choice": "none"}, 0.5)
+    assert not {"tools", "tool_choice"} & asked.keys()
+
+
+def test_a_client_that_leaves_within_its_request_costs_no_traceback(site, http, caplog):
+    host, port = site.url.removeprefix("http://").split(":")
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\nContent-Length: 1000\r\n\r\n"
+    log = logging.getLogger("uvicorn.error")
+    log.addHandler(caplog.handler)  # it does not propagate
+    try:
+        with socket.create_connection((host, int(port))) as one:
+            one.sendall(f"{head}{{".encode())
+            one.shutdown(socket.SHUT_WR)
+            one.recv(1)  # until it is closed
+        assert http.get("/dial").status_code == 200
+    finally:
+        log.removeHandler(caplog.handler)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("raw", [b"{", b"[]", b"\xff", b"[" * 100_000])
@@ -218,6 +300,18 @@ def test_changes_are_differences_of_log_probabilities(http, site):
     torch.testing.assert_close(torch.tensor([one["change"] for one in found]), torch.tensor(wanted), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("most", [4, 12])
+def test_changes_at_a_schedule_are_those_of_its_strengths(http, most):
+    """Of 4 tokens, at most 4: two at each strength; at most 12: all at the first."""
+    asked = {"messages": ASK, "answer": "abcd", "max_completion_tokens": most}
+    parts, first, second = (
+        [one["change"] for one in http.post("/dial/changes", json={**asked, "strength": strength}).json()["tokens"]]
+        for strength in ([1.0, 0.3], 1.0, 0.3)
+    )
+    assert parts == pytest.approx([*first[:2], *second[2:]] if most == 4 else first)
+    assert first != second
+
+
 def test_at_strength_0_nothing_has_changed(http):
     found = http.post("/dial/changes", json={"messages": ASK, "answer": "abc", "strength": 0}).json()["tokens"]
     assert [one["change"] for one in found] == [0.0, 0.0, 0.0]
@@ -226,11 +320,15 @@ def test_at_strength_0_nothing_has_changed(http):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"answer": 3}, "answer must be the text"), ({"strength": [1, 0]}, "strength must be one number here"),
-     ({"answer": "x" * 600}, "the prompt has")],
+    [({"answer": 3}, "answer must be the text"), ({"answer": "x" * 600}, "the prompt has"),
+     ({"strength": [1, 0]}, "a list of strengths divides the tokens that the answer could have; give max_completion"),
+     ({"strength": [1, 0, 1], "max_tokens": 2}, "strength has 3 parts, and the answer at most 2 tokens"),
+     ({"answer": "\ud800"}, "a text of the request is no Unicode"), ({"tools": []}, "tools is not taken here"),
+     ({"max_tokens": "x"}, "max_tokens must be a whole number")],
 )  # fmt: skip
 def test_changes_of_nothing_are_refused(http, change, message):
-    answer = http.post("/dial/changes", json={"messages": ASK, "answer": "a", "strength": 1, **change})
+    body = {"messages": ASK, "answer": "a", "strength": 1, **change}
+    answer = http.post("/dial/changes", content=json.dumps(body))
     assert (answer.status_code, answer.json()["error"]["message"][: len(message)]) == (400, message)
 
 

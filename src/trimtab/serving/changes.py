@@ -8,7 +8,7 @@ Each is asked with the tokens before it as they stand in the answer.
 import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,21 +18,24 @@ from starlette.responses import JSONResponse, Response
 
 from trimtab.common.errors import UserError
 from trimtab.serving.dialects import Dialect
-from trimtab.serving.forward import forward
+from trimtab.serving.forward import forward, sendable
 from trimtab.serving.refusals import RequestRefused, in_form
+from trimtab.serving.strengths import Schedule
 
 
 class Changes(Protocol):
     """Answers a request for changes."""
 
     async def __call__(
-        self, request: Request, body: Mapping[str, Any], answer: str, strength: float, warning: str
+        self, request: Request, body: Mapping[str, Any], answer: str, schedule: Schedule, warning: str
     ) -> Response: ...
 
 
-async def by_engine(request: Request, body: Mapping[str, Any], answer: str, strength: float, warning: str) -> Response:
+async def by_engine(
+    request: Request, body: Mapping[str, Any], answer: str, schedule: Schedule, warning: str
+) -> Response:
     """Passed on to our own process of transformers, which has the model."""
-    asked = {"messages": body["messages"], "answer": answer, "strength": strength}
+    asked = {"messages": body["messages"], "answer": answer, **asdict(schedule)}
     return await forward(request, "POST", "/dial/changes", asked, change=lambda found: {**found, "warning": warning})
 
 
@@ -61,18 +64,19 @@ class Followed:
         return cls(dialect, Tokenizer.from_file(str(folder / "tokenizer.json")))
 
     async def __call__(
-        self, request: Request, body: Mapping[str, Any], answer: str, strength: float, warning: str
+        self, request: Request, body: Mapping[str, Any], answer: str, schedule: Schedule, warning: str
     ) -> Response:
         found = self.tokenizer.encode(answer, add_special_tokens=False)
         tokens = []
         if found.ids:
-            there = [self._logprobs(request, body, found.ids, one) for one in (strength, 0.0)]
+            strengths = schedule.tokens(len(found.ids))
+            there = [self._logprobs(request, body, found.ids, one) for one in (strengths, 0.0)]
             at, before = await asyncio.gather(*there)
             tokens = pieces(answer, found.offsets, [one - other for one, other in zip(at, before, strict=True)])
-        return JSONResponse({"tokens": tokens, "strength": strength, "warning": warning})
+        return JSONResponse({"tokens": tokens, "strength": schedule.strength, "warning": warning})
 
     async def _logprobs(
-        self, request: Request, body: Mapping[str, Any], ids: Sequence[int], strength: float
+        self, request: Request, body: Mapping[str, Any], ids: Sequence[int], strength: float | list[float]
     ) -> list[float]:
         """[T] nats."""
         asked = self.dialect.request(
@@ -84,7 +88,7 @@ class Followed:
             strength,
         )  # fmt: skip
         try:
-            response = await request.app.state.client.post("/v1/chat/completions", json=asked)
+            response = await request.app.state.client.post("/v1/chat/completions", json=sendable(asked))
         except httpx.HTTPError as error:
             raise RequestRefused(f"the engine does not answer ({type(error).__name__})", 502) from None
         if response.status_code != 200:

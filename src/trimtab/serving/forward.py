@@ -33,10 +33,10 @@ async def forward(
         change: of the JSON of an answer that is not streamed.
 
     Raises:
-        RequestRefused: if the engine does not answer (502).
+        RequestRefused: if the engine does not answer (502), or the request holds what JSON cannot say (400).
     """
     client: httpx.AsyncClient = request.app.state.client
-    asked = client.build_request(method, path, json=body)
+    asked = client.build_request(method, path, json=None if body is None else sendable(body))
     answer = await unless_gone(request, client.send(asked, stream=True))
     if answer is None:
         return Response(status_code=499)  # nobody reads it
@@ -55,6 +55,21 @@ async def forward(
     except ValueError:
         raise RequestRefused("the engine's answer is no JSON", 502) from None
     return JSONResponse(change(found) if change else found, headers=headers)
+
+
+def sendable(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A request as it is.
+
+    Raises:
+        RequestRefused: if it holds NaN, infinity, or text with half of a surrogate pair, which the way in lets through.
+    """
+    try:
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        raise RequestRefused("a text of the request is no Unicode: it holds half of a surrogate pair") from None
+    except ValueError:
+        raise RequestRefused("a number of the request is not finite; JSON has no NaN and no infinity") from None
+    return body
 
 
 async def unless_gone(request: Request, work: Any) -> Any:

@@ -20,13 +20,15 @@ from trimtab.serving.changes import Changes
 from trimtab.serving.dialects import Dialect, most_tokens
 from trimtab.serving.forward import forward
 from trimtab.serving.page import DialPage
-from trimtab.serving.refusals import RequestRefused, error_body
-from trimtab.serving.strengths import FIELD, read_strength
+from trimtab.serving.refusals import HANDLERS, RequestRefused, error_body, shown
+from trimtab.serving.strengths import FIELD, Schedule, read_strength
 
 LARGEST = 16 * 2**20
 """bytes of a request"""
 OPEN = ("/", "/health")
 """paths that need no token: nothing of the model is there"""
+OF_CHANGES = ("model", "messages", "answer", FIELD, "max_completion_tokens", "max_tokens")
+"""fields of a request to /dial/changes"""
 WARNING = "X-Trimtab-Warning"
 """header of an answer"""
 
@@ -74,14 +76,8 @@ class Front:
             Route("/v1/models", handlers.models),
             Route("/v1/chat/completions", handlers.chat, methods=["POST"]),
         ]
-        app = Starlette(
-            routes=routes, lifespan=lifespan, exception_handlers={RequestRefused: _refused, 404: _http, 405: _http}
-        )
+        app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={**HANDLERS, 404: _http, 405: _http})
         return Guarded(app, self.token)
-
-
-def _refused(request: Request, refused: Any) -> Response:
-    return refused.response()
 
 
 def _http(request: Request, error: Any) -> Response:
@@ -141,13 +137,21 @@ class Handlers:
         """How much the strength has changed the probability of each token of an answer."""
         body = await read_body(request)
         check_chat(body, self.front.name)
+        if unknown := next((key for key in body if key not in OF_CHANGES), None):
+            raise RequestRefused(
+                f"{unknown[:100]} is not taken here, where the fields are {', '.join(OF_CHANGES)}", param=unknown
+            )
         answer = body.get("answer")
         if not isinstance(answer, str):
             raise RequestRefused("answer must be the text whose tokens are asked about", param="answer")
-        strength, warning = read_strength(body.get(FIELD), self.front.dial)
-        if isinstance(strength, list):
-            raise RequestRefused("strength must be one number here", param=FIELD)
-        return await self.front.changes(request, body, answer, strength, warning)
+        most = most_tokens(body)
+        strength, warning = read_strength(body.get(FIELD), self.front.dial, most)
+        if isinstance(strength, list) and most is None:
+            raise RequestRefused(
+                "a list of strengths divides the tokens that the answer could have; give max_completion_tokens too",
+                param=FIELD,
+            )
+        return await self.front.changes(request, body, answer, Schedule(strength, most or 1), warning)
 
 
 def _with_warning(warning: str) -> Callable[[Any], Any]:
@@ -175,17 +179,25 @@ async def read_body(request: Request) -> dict[str, Any]:
 
 
 def check_chat(body: Mapping[str, Any], name: str) -> None:
-    """Raise RequestRefused for no messages, another model, or a misspelt strength, which an engine may ignore."""
+    """Raise RequestRefused for no messages, another model, and what an engine may ignore: a misspelt strength, parts
+    that are no text."""
     for key in body:
         if key != FIELD and closest(key.lower(), [FIELD]):
             raise RequestRefused(f"there is no field {key[:100]!r}; did you mean {FIELD!r}?", param=key)
-    if body.get("model", name) != name:
-        raise RequestRefused(
-            f"there is no model {str(body['model'])[:100]!r} here; the model is {name!r}", 404, "model"
-        )
+    if (model := body.get("model")) not in (None, name):
+        raise RequestRefused(f"there is no model {str(model)[:100]!r} here; the model is {name!r}", 404, "model")
+    if not isinstance(body.get("stream"), bool | None):
+        raise RequestRefused(f"stream must be true or false, got {shown(body['stream'])}", param="stream")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         raise RequestRefused('messages must be a list such as [{"role": "user", "content": "..."}]', param="messages")
     for one in messages:
         if not isinstance(one.get("role"), str) or not isinstance(one.get("content", ""), str | list | None):
             raise RequestRefused("each message needs a role, and its content must be text or parts", param="messages")
+        parts = one["content"] if isinstance(one.get("content"), list) else []
+        if other := [part for part in parts if not _is_text(part)]:
+            raise RequestRefused(f"a part of a message must be text, got {shown(other[0])}", param="messages")
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)

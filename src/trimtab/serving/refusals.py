@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
 
 SHOWN = 60
 """characters of a wrong value in a message"""
@@ -46,6 +47,20 @@ def in_form(raw: bytes, status: int) -> dict[str, Any]:
             return error_body(inner["message"], status, inner.get("param"))
         said = inner
     return error_body(str(said)[:1000] or f"the engine answered with HTTP {status}", status)
+
+
+def refused(request: Any, error: Any) -> Response:
+    """The answer to a request that was refused."""
+    return error.response()
+
+
+def left(request: Any, error: Any) -> Response:
+    """Of a client that has gone before its request was whole: nobody reads it."""
+    return Response(status_code=499)
+
+
+HANDLERS = {RequestRefused: refused, ClientDisconnect: left}
+"""for Starlette"""
 
 
 def shown(value: Any) -> str:

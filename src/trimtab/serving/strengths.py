@@ -1,5 +1,6 @@
 """The field `strength` of a request: what it may be, and what is warned about."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from trimtab.models.dial import DialConfig, is_number
@@ -7,6 +8,20 @@ from trimtab.serving.refusals import RequestRefused, shown
 
 FIELD = "strength"
 MOST_PARTS = 65_536
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a request asks for."""
+
+    strength: float | list[float]
+    most: int
+    """tokens that the answer could have, of which each part of a list has its share"""
+
+    def tokens(self, number: int) -> list[float]:
+        """The strength of each of the first tokens."""
+        parts = self.strength if isinstance(self.strength, list) else [self.strength]
+        return [parts[min(token * len(parts) // self.most, len(parts) - 1)] for token in range(number)]
 
 
 def read_strength(value: Any, dial: DialConfig, most_tokens: int | None = None) -> tuple[float | list[float], str]:

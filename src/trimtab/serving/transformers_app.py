@@ -32,11 +32,14 @@ from transformers.cli.serving.model_manager import ModelManager
 from transformers.cli.serving.utils import GenerateManager, GenerationState, Modality
 from transformers.generation.streamers import BaseStreamer
 
+from trimtab.data.messages import kwargs_of
+from trimtab.data.sources import DataError
 from trimtab.decoding.dial.custom_generate import generate as dial
 from trimtab.serving.changes import pieces
 from trimtab.serving.forward import unless_gone
-from trimtab.serving.refusals import RequestRefused, error_body
+from trimtab.serving.refusals import HANDLERS, RequestRefused, error_body
 from trimtab.serving.start import KEY
+from trimtab.serving.strengths import Schedule
 
 AT_A_TIME = 4
 """answers that are computed together"""
@@ -129,6 +132,7 @@ class DialServer:
 
     async def chat(self, request: Request) -> Response:
         body = await request.json()
+        self._check_fields(body)
         room = self.longest - len(self._prompt(body))
         self._check_room(body, room)
         asked = body.get("max_completion_tokens") or body.get("max_tokens") or min(LONGEST, room)
@@ -138,6 +142,19 @@ class DialServer:
             return answer or Response(status_code=499)  # nobody reads it
         except dial.DialRequestError as error:
             raise RequestRefused(str(error)) from None
+
+    def _check_fields(self, body: dict[str, Any]) -> None:
+        """Refuse what the handler would fail at, or take for an argument of its own."""
+        try:
+            body["chat_template_kwargs"] = kwargs_of(body, "the request")
+        except DataError as error:
+            raise RequestRefused(str(error), param="chat_template_kwargs") from None
+        vocab = self.model.config.get_text_config().vocab_size
+        if beyond := [token for token in body.get("logit_bias") or () if int(token) >= vocab]:
+            raise RequestRefused(
+                f"logit_bias names token {beyond[0]}, and the model's vocabulary ends at {vocab - 1}",
+                param="logit_bias",
+            )
 
     def _prompt(self, body: dict[str, Any]) -> list[int]:
         """Its tokens.
@@ -171,7 +188,8 @@ class DialServer:
         found = self.tokenizer(body["answer"], add_special_tokens=False, return_offsets_mapping=True)
         prompt, ids = self._prompt(body), found["input_ids"]
         self._check_room({}, self.longest - len(prompt) - len(ids) + 1)
-        work = partial(changes, self.model, self.dial, prompt, ids, body["strength"])
+        strengths = Schedule(body["strength"], body["most"]).tokens(len(ids))
+        work = partial(changes, self.model, self.dial, prompt, ids, strengths)
         values = await self.state.threads.async_submit(work) if ids else []
         tokens = pieces(body["answer"], found["offset_mapping"], values)
         return JSONResponse({"tokens": tokens, "strength": body["strength"]})
@@ -186,8 +204,10 @@ class DialServer:
 
 
 @torch.no_grad()
-def changes(model: Any, config: dict[str, Any], prompt: list[int], answer: list[int], strength: float) -> list[float]:
-    """[T] nats: log p of each token of an answer at a strength, minus that at 0."""
+def changes(
+    model: Any, config: dict[str, Any], prompt: list[int], answer: list[int], strengths: list[float]
+) -> list[float]:
+    """[T] nats: log p of each token of an answer at its strength, minus that at 0."""
     device = model.device
     ids = torch.tensor([prompt + answer], device=device)
     both = torch.full((1, 1), 0.5)  # a strength that needs both streams
@@ -198,7 +218,8 @@ def changes(model: Any, config: dict[str, Any], prompt: list[int], answer: list[
     for start in range(0, len(answer), BLOCK):
         aligned, original = head(hidden[:, start : start + BLOCK]).float()  # [t, V] each
         labels = ids[0, len(prompt) + start :][:BLOCK, None]
-        mixed = original if strength == 0 else aligned if strength == 1 else original + strength * (aligned - original)
+        share = torch.tensor(strengths[start:][:BLOCK], device=device)[:, None]  # [t, 1]
+        mixed = torch.where(share == 1, aligned, original + share * (aligned - original))
         change = mixed.log_softmax(-1).gather(1, labels) - original.log_softmax(-1).gather(1, labels)
         found += change[:, 0].tolist()
     return found
@@ -226,7 +247,7 @@ def app_of(served: DialServer, key: str) -> Keyed:
         Route("/health", served.health),
     ]
     handlers = {
-        RequestRefused: lambda request, error: error.response(),
+        **HANDLERS,
         HTTPException: lambda request, error: JSONResponse(
             error_body(str(error.detail), 400 if error.status_code == 422 else error.status_code),
             400 if error.status_code == 422 else error.status_code,
