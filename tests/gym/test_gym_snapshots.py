@@ -8,9 +8,12 @@ import pytest
 
 from tiny_gym import SECRET, SETTINGS, make_task, said
 from trimtab.gym import actions, snapshots
+from trimtab.gym.agents import Move
+from trimtab.gym.agents.scripted import Scripted
 from trimtab.gym.episode import Episode
+from trimtab.gym.playing import play
 from trimtab.gym.snapshots import SnapshotError
-from trimtab.gym.trajectory import GymTrajectory
+from trimtab.gym.trajectory import GymTrajectory, RunFacts
 
 MAKE = """
 mkdir -p deep/empty; printf 'a\\0b\\n' > deep/bytes; chmod 751 deep/bytes; ln -s ../nowhere deep/link; mkfifo pipe
@@ -131,6 +134,18 @@ def test_files_that_are_larger_than_their_quota_are_not_written_out(task, tmp_pa
         said(episode, "truncate -s 5000000 sparse")
         with pytest.raises(SnapshotError, match="1,000,000 bytes of the quota"):
             snapshots.take(episode, {}, 1)
+
+
+@pytest.mark.parametrize("deep", ["a/" * 70, f"{'x' * 200}/" * 11])
+def test_folders_that_are_too_deep_hinder_snapshots_and_not_the_run(task, tmp_path, deep):
+    moves = [actions.RunCommand(command=f"mkdir -p {deep}", wait_for_completion=True), actions.ListFiles()]
+    notes: list[str] = []
+    with Episode(task, tmp_path / "run") as episode:
+        agent = Scripted([Move(one) for one in moves])
+        result = play(episode, agent, RunFacts("scripted", "T"), every=1, on_note=notes.append)
+    assert (result["over"], result["final"], snapshots.steps(tmp_path / "run")) == ("the agent has stopped", 0.0, [])
+    assert len(notes) == 1
+    assert "deep" in notes[0] or "2,000 bytes" in notes[0]
 
 
 def test_another_version_of_the_task_and_damage_are_refused_and_leave_the_run_as_it_is(episode, task, tmp_path):

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from tiny_gym import SETTINGS, make_task
+from trimtab.common.errors import UserError
 from trimtab.gym.task import Anchors, TaskError, load_task
 
 
@@ -56,12 +57,36 @@ def test_a_folder_without_one_of_its_parts_is_refused_by_name(tmp_path, name):
         ("baseline: 0.0", "baseline: .nan", "finite"),
         ("title: Guess the labels", "title: T\nbuget: {}", "did you mean 'budget'"),
         ("outputs: [outputs]", "outputs: [../outputs]", "outputs"),
+        ("outputs: [outputs]", "outputs: [outputs, ./outputs/a]", "outputs/a' lies in 'outputs'"),
+        ("outputs: [outputs]", "outputs: [a/b, a/b/]", "'a/b' lies in 'a/b/'"),
     ],
 )
 def test_settings_without_an_anchor_or_a_licence_are_refused(tmp_path, before, after, said):
     assert before in SETTINGS
     with pytest.raises(TaskError, match=said):
         make_task(tmp_path / "t", settings=SETTINGS.replace(before, after))
+
+
+@pytest.mark.parametrize("name", ["evaluator.py", "description.md", "workspace", "task.yaml"])
+def test_a_part_of_another_kind_is_none(tmp_path, name):
+    folder = make_task(tmp_path / "t").folder
+    path = folder / name
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.write_text("")
+    else:
+        path.unlink()
+        path.mkdir()
+    with pytest.raises(TaskError, match=rf"has no {name}"):
+        load_task(folder)
+
+
+@pytest.mark.parametrize("name", ["description.md", "hint.md"])
+def test_a_text_that_is_none_is_refused_with_its_place(tmp_path, name):
+    task = make_task(tmp_path / "t")
+    (task.folder / name).write_bytes(b"caf\xe9\n")
+    with pytest.raises(UserError, match=rf"{name}.*UTF-8"):
+        getattr(task, name.removesuffix(".md"))
 
 
 def test_a_folder_that_is_not_there(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from trimtab.gym.submissions import pack
 from trimtab.gym.workspace import DiskUsage, Quota, Workspace, WorkspaceError, remove_tree
 
 
@@ -23,7 +24,10 @@ def test_a_path_is_relative_or_below_the_workspace(workspace, path):
     assert workspace.read(path, 100) == b"hello\n"
 
 
-OUT = ("../outside.txt", "/etc/passwd", "a/../../outside.txt", "/workspace/../outside.txt", "/workspace2/x", "", "a\0b")
+OUT = (
+    "../outside.txt", "/etc/passwd", "a/../../outside.txt", "/workspace/../outside.txt", "/workspace2/x", "", "a\0b",
+    "\ud800", "a/\ud800/b", "x" * 300,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("path", OUT)
@@ -104,6 +108,20 @@ def test_folders_of_any_depth_are_counted_and_removed(workspace):
         list(workspace.walk())
     workspace.remove()
     assert not workspace.folder.exists()
+
+
+def test_a_path_that_no_other_folder_could_hold_is_not_walked(workspace):
+    folder = os.open(workspace.folder, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("x" * 200, dir_fd=folder)
+        below = os.open("x" * 200, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    with pytest.raises(WorkspaceError, match="a path of more than 2,000 bytes"):
+        list(workspace.walk())
+    with pytest.raises(WorkspaceError, match="a path of more than 2,000 bytes"):
+        pack(workspace, ("x" * 200,))
 
 
 def test_names_of_any_bytes_are_listed(workspace):

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from trimtab.common.count import count
 from trimtab.common.errors import check_settings
+from trimtab.common.files import read_text
 from trimtab.common.options import Options
 from trimtab.common.yaml_text import read_tree
 from trimtab.gym.budget import BudgetLimits
@@ -108,12 +109,12 @@ class InnovatorTask(GymTask):
 
     @property
     def description(self) -> str:
-        return (self.parts / "task" / "task_description.md").read_text(encoding="utf-8")
+        return read_text(self.parts / "task" / "task_description.md")
 
     @property
     def hint(self) -> str | None:
         path = self.evaluation / "hint.md"
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        return read_text(path) if path.is_file() else None
 
     @property
     def workspace(self) -> Path:

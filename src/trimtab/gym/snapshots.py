@@ -19,7 +19,7 @@ from trimtab.common.files import json_line, read_json, write_atomic
 from trimtab.gym.episode import Episode
 from trimtab.gym.task import GymTask
 from trimtab.gym.trajectory import TRAJECTORY
-from trimtab.gym.workspace import Workspace, remove_tree
+from trimtab.gym.workspace import Workspace, WorkspaceError, remove_tree
 
 FOLDER, FILE, OBJECTS = "snapshots", "snapshot.json", "objects"
 KEPT = ("workspace", "submissions")
@@ -57,7 +57,7 @@ def take(episode: Episode, agent: Mapping[str, Any], step: int, lost: Sequence[s
         lost: sessions besides those that are open, to tell the agent of.
 
     Raises:
-        SnapshotError: while something runs in a session, or if the files are larger than the quota.
+        SnapshotError: while something runs in a session, or if the files are larger than the quota or too deep.
     """
     for name, session in episode.sessions.sessions.items():
         if not session.idle:
@@ -77,6 +77,8 @@ def take(episode: Episode, agent: Mapping[str, Any], step: int, lost: Sequence[s
         found = GymSnapshot(step, state, agent, (len(data), hashlib.sha256(data).hexdigest()), folders)
         write_atomic(store / str(step) / FILE, json_line(asdict(found)))
         return store / str(step)
+    except WorkspaceError as error:
+        raise SnapshotError(f"there is no snapshot of the workspace: {error}") from error
     finally:
         (store / OBJECTS / ".part").unlink(missing_ok=True)
         episode.budget.begin()

@@ -2,12 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from itertools import permutations
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from trimtab.common.errors import UserError, check_settings
+from trimtab.common.files import read_text
 from trimtab.common.options import Options
 from trimtab.common.yaml_text import read_tree
 from trimtab.gym.actions import schemas
@@ -96,6 +98,9 @@ class TaskSettings(Options):
         for one in outputs:
             if PurePosixPath(one).is_absolute() or ".." in PurePosixPath(one).parts or one in ("", "."):
                 raise ValueError(f"{one!r} is not a path below the workspace")
+        for one, other in permutations(outputs, 2):
+            if PurePosixPath(one).is_relative_to(other):
+                raise ValueError(f"{one!r} lies in {other!r}; name it once")
         return outputs
 
 
@@ -111,12 +116,12 @@ class GymTask:
 
     @property
     def description(self) -> str:
-        return (self.folder / "description.md").read_text(encoding="utf-8")
+        return read_text(self.folder / "description.md")
 
     @property
     def hint(self) -> str | None:
         path = self.folder / "hint.md"
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        return read_text(path) if path.is_file() else None
 
     def tools(self) -> list[dict[str, Any]]:
         """The actions that it allows, as tools: name, description and JSON schema of the parameters."""
@@ -178,7 +183,7 @@ def load_task(folder: Path) -> GymTask:
     if not folder.is_dir():
         raise TaskError(f"there is no task folder {folder}")
     for name, what in FILES.items():
-        if not (folder / name).exists():
+        if not ((folder / name).is_dir() if name == "workspace" else (folder / name).is_file()):
             raise TaskError(f"{folder} has no {name} ({what}); add it, or name another folder")
     place = folder / "task.yaml"
     tree = read_tree(place, TaskError)

@@ -19,6 +19,8 @@ from trimtab.gym.sandbox import WORKSPACE, agent_uid
 
 DEEPEST = 64
 """folders within folders that are looked through or handed in"""
+LONGEST_PATH = 2_000
+"""bytes of a path that is looked through or handed in: a copy of it elsewhere may lie deeper"""
 LINKS = 40
 """symbolic links that a path may lead through"""
 BLOCK = 512
@@ -118,7 +120,7 @@ class Workspace:
         Raises:
             WorkspaceError: if it lies elsewhere.
         """
-        if "\0" in path or not path:
+        if "\0" in path or not path or not _encodable(path):
             raise WorkspaceError(f"{path!r} is not a path; give one below {self.seen_as}")
         pure = PurePosixPath(path)
         if pure.is_absolute():
@@ -241,7 +243,7 @@ class Workspace:
         its name, and what it is. Links are not followed.
 
         Raises:
-            WorkspaceError: at a folder that cannot be read, or lies too deep.
+            WorkspaceError: at a folder that cannot be read, or lies too deep, and at a path that is too long.
         """
 
         def failed(error: OSError) -> None:
@@ -257,6 +259,8 @@ class Workspace:
                         found = os.stat(one, dir_fd=descriptor, follow_symlinks=False)
                     except FileNotFoundError:  # it was removed meanwhile
                         continue
+                    if len(os.fsencode(relative / one)) > LONGEST_PATH:
+                        raise WorkspaceError(f"{path} holds a path of more than {LONGEST_PATH:,} bytes")
                     yield str(relative / one), descriptor, one, found
 
     def usage(self) -> DiskUsage:
@@ -286,6 +290,14 @@ class Workspace:
     def hide(self, text: str) -> str:
         """A text in which the folder is called as the agent knows it."""
         return text.replace(str(self.folder), self.seen_as)
+
+
+def _encodable(path: str) -> bool:
+    """Whether the system can have a file of this name; a lone surrogate is in none."""
+    try:
+        return bool(os.fsencode(path))
+    except UnicodeEncodeError:
+        return False
 
 
 def remove_tree(folder: Path) -> None:
