@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -84,6 +85,9 @@ def test_outputs_that_are_missing_or_malformed_score_0_with_a_message(episode):
         ("return [{'name': 'accuracy', 'value': float('nan')}]", "nan"),
         ("return [{'name': 'accuracy', 'value': float('inf')}]", "inf"),
         ("return [{'name': 'accuracy', 'value': True}]", "True"),
+        ("return [{'name': 'accuracy', 'value': 10**400}]", "0000"),
+        ("return 2 * [{'name': 'accuracy', 'value': 1.0}]", ""),
+        ("return [{'name': 'x' * (1 << 21), 'value': 1.0}]", ""),
         ("return [{'name': 'accuracy', 'value': '1'}]", "1"),
         ("return [{'name': 'other', 'value': 1.0}]", ""),
         ("import os; os._exit(0)", ""),
@@ -102,6 +106,7 @@ def test_an_evaluator_that_fails_costs_no_submission_and_tells_the_agent_nothing
         assert episode.budget.submissions == 0
         assert episode.submissions.records == []
         assert said_privately in (episode.folder / "evaluator.log").read_text()
+        assert "longer than" not in found["error_message"]
 
 
 def test_an_evaluator_has_a_time_limit(tmp_path):
@@ -122,6 +127,54 @@ def test_evaluations_together_have_one_too(tmp_path):
     settings = SETTINGS.replace("cpu_seconds: 60", "cpu_seconds: 60, evaluation_seconds: 0.05")
     with Episode(make_task(tmp_path / "task", settings=settings), tmp_path / "run") as episode:
         assert "took longer than 0.05 seconds" in str(handed_in(episode))
+
+
+def test_an_evaluation_ends_with_the_time_of_the_episode_and_the_final_one_is_made_all_the_same(tmp_path):
+    engine()
+    settings = SETTINGS.replace("seconds: 60, steps", "seconds: 1.0, steps")
+    slow = EVALUATOR.replace("import json\n", "import json, time\n", 1).replace(
+        "    labels =", "    time.sleep(3)\n    labels =", 1
+    )
+    with Episode(make_task(tmp_path / "task", evaluator=slow, settings=settings), tmp_path / "run") as episode:
+        episode.call("create_file", {"filename": "outputs/answers.txt", "content": ANSWERS})
+        began = time.monotonic()
+        found = episode.call("eval").to_dict()
+        assert time.monotonic() - began < 3
+        assert found["error_message"].endswith("the time of 1 seconds is used up; it costs no submission")
+        assert episode.budget.submissions == 0
+        assert episode.end()["final"] == pytest.approx(75.0)
+
+
+def test_without_time_for_evaluations_none_is_begun(tmp_path):
+    engine()
+    settings = SETTINGS.replace("cpu_seconds: 60", "cpu_seconds: 60, evaluation_seconds: 5")
+    with Episode(make_task(tmp_path / "task", settings=settings), tmp_path / "run") as episode:
+        episode.budget.evaluation_seconds = 5.0
+        assert "all 5 seconds for evaluations are used up" in str(handed_in(episode))
+        assert episode.budget.evaluation_seconds == 5.0
+        assert episode.end()["final"] == pytest.approx(75.0)
+
+
+def test_nothing_is_left_of_an_evaluation_that_takes_too_long(tmp_path, monkeypatch):
+    engine()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    before = set(Path("/tmp").glob("trimtab-judged-*"))
+    settings = SETTINGS.replace("evaluation_seconds: 20", "evaluation_seconds: 2")
+    body = "def validate(submitted):\n    submitted.run(['bash', '-c', 'mkdir -m 0 shut; sleep 99'], 100)\n"
+    task = make_task(tmp_path / "task", evaluator=body, settings=settings)
+    with pytest.raises(EvaluationError, match="longer than 2 seconds"):
+        evaluate(task, EMPTY, engine())
+    assert set(Path("/tmp").glob("trimtab-judged-*")) == before
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_final_evaluation_that_fails_says_where_the_reason_is(tmp_path):
+    engine()
+    task = make_task(tmp_path / "task", evaluator="def validate(submitted):\n    raise KeyError('x')\n")
+    with Episode(task, tmp_path / "run") as episode:
+        result = episode.end()
+    assert result["error"] == f"the evaluator failed; {tmp_path}/run/evaluator.log says why"
 
 
 def test_a_submission_is_kept_and_scored_again(task, episode):

@@ -16,7 +16,7 @@ from trimtab.gym.episode import Episode
 from trimtab.gym.playing import go_on, play
 from trimtab.gym.snapshots import SnapshotError
 from trimtab.gym.task import TaskError
-from trimtab.gym.trajectory import GymRunError, GymTrajectory, RunFacts
+from trimtab.gym.trajectory import GymRunError, GymTrajectory, RunFacts, read_result
 
 TRAIN = """
 import time
@@ -143,6 +143,23 @@ def test_a_run_that_is_stopped_goes_on_where_it_was_and_the_agent_hears_of_lost_
     with go_on(folder, task, agent, tmp_path / "branch", 2) as branch:
         branch.call("run_command", {"command": "python3 train.py", "wait_for_completion": True})
         assert play(branch, agent, RunFacts(agent.name, "T"))["final"] == pytest.approx(75.0)
+
+
+def test_submissions_are_told_of_before_the_run_has_ended(task, tmp_path):
+    answers = {"filename": "outputs/answers.txt", "content": "a b c d"}
+    moves = read_script_of(tmp_path, [{"name": "create_file", "arguments": answers}, {"name": "eval"}])
+    seen = []
+
+    def on_step(row):
+        seen.append(len(read_result(tmp_path / "run")["submissions"]))
+        if row["action"]["name"] == "eval":
+            raise KeyboardInterrupt
+
+    with Episode(task, tmp_path / "run") as episode, pytest.raises(KeyboardInterrupt):
+        play(episode, Scripted(moves), RunFacts("scripted", "T"), on_step=on_step)
+    assert seen == [0, 1]
+    result = read_result(tmp_path / "run")
+    assert (result["budget"]["steps"], result["best"], result["final"]) == (2, pytest.approx(75.0), None)
 
 
 def test_an_action_that_is_broken_off_is_done_again_and_counted_once(task, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 
 from tiny_gym import both_engines, engine
 from trimtab.gym.ring import text_of
+from trimtab.gym.running import ready
 from trimtab.gym.sandbox import Sandbox, SandboxLimits
 from trimtab.gym.session import LONGEST_COMMAND, Session, SessionError
 from trimtab.gym.workspace import Workspace
@@ -213,11 +214,24 @@ def test_a_shell_that_does_nothing_survives_what_is_objected_to(sandbox):
 def test_cpu_seconds_of_processes_that_nobody_waits_for_are_counted(sandbox):
     session = Session("counted", sandbox)
     session.run(
-        "trap '' CHLD; (trap '' CHLD; for i in 1 2 3; do (timeout 0.2 sh -c 'while :; do :; done') & done; wait)"
+        "trap '' CHLD; (trap '' CHLD; for i in 1 2 3; do (timeout 0.5 sh -c 'while :; do :; done') & done; wait)"
     )
     assert session.wait(PATIENCE, lambda: session.idle)
     assert session.cpu_seconds > 0.05
     session.close()
+
+
+def test_a_command_that_has_ended_before_anybody_looks_has_run(sandbox, monkeypatch):
+    def late(heard, seconds):
+        found = ready(heard, seconds)
+        time.sleep(0.5)
+        return found
+
+    monkeypatch.setattr("trimtab.gym.sandbox.ready", late)
+    before = open_now()
+    done = sandbox.run(["bash", "-c", "echo quick; exit 3"], 20)
+    assert (done.code, done.output, done.timed_out) == (3, b"quick\n", False)
+    assert open_now() == before
 
 
 def open_now() -> tuple[int, int]:

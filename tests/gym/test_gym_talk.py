@@ -1,6 +1,7 @@
 """Talks of an evaluator with a program of the agent, in a sandbox."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,13 @@ def test_modules_come_from_the_task_and_not_from_what_was_handed_in(submitted):
     (submitted.folder / "workspace").mkdir()
     (submitted.folder / "workspace" / "double.py").write_text("raise SystemExit")
     assert submitted.module("workspace/double.py").double(4) == 8
+
+
+def test_no_descriptor_is_left_of_what_was_run(submitted):
+    submitted.run(["true"], 20)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        submitted.run(["true"], 20)
+        with submitted.talk(["python3", "echo.py"], 20, {"echo.py": ECHO}) as talk:
+            talk.ask(1)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -4,14 +4,13 @@ is the task's own with the outputs that were handed in."""
 
 import json
 import secrets
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from trimtab.common.errors import UserError
-from trimtab.gym.judging import Rejected, Submitted
+from trimtab.gym.judging import Rejected, Submitted, judged_workspace
 from trimtab.gym.sandbox import Sandbox
-from trimtab.gym.workspace import Workspace, WorkspaceError, remove_tree
+from trimtab.gym.workspace import Workspace, WorkspaceError
 
 OUTPUTS, SCORE = "data/outputs", "score"
 FOREVER = 1e6
@@ -43,13 +42,9 @@ def validate(submitted: Submitted) -> list[dict[str, Any]]:
     outputs = submitted.folder / OUTPUTS
     if not outputs.is_dir() or not any(outputs.iterdir()):
         raise Rejected(f"there is nothing in {OUTPUTS}")
-    place = Path(tempfile.mkdtemp(prefix="trimtab-judged-"))
-    try:
-        workspace = Workspace.create(place / "workspace", submitted.folder)
+    with judged_workspace(submitted.folder) as workspace:
         _lay_beside(submitted.workspace, workspace)
         found = _asked(submitted, workspace)
-    finally:
-        remove_tree(place)
     scores = [one[SCORE] for one in found]
     named = [{"name": f"metric_{number}", "value": score} for number, score in enumerate(scores)]
     return [{"name": SCORE, "value": sum(scores)}, *named]

@@ -222,20 +222,31 @@ class Episode:
 
     def _evaluated(self, final: bool) -> Done:
         """Hand in the outputs as they are, and have them scored."""
+        if not final and self.budget.evaluation_left() == 0:
+            allowed = self.budget.limits.evaluation_seconds
+            raise ActionFailed(f"all {allowed:g} seconds for evaluations are used up; the final one is made", {})
         archive, left_out = pack(self.workspace, self.task.settings.outputs)
-        left = None if final else self.budget.evaluation_left()
+        left = None if final else min(self.budget.evaluation_left(), self.budget.left())
         began = time.monotonic()
         try:
             found = evaluate(self.task, archive, self.engine, left)
         except EvaluationError as failed:
             with (self.folder / "evaluator.log").open("a", encoding="utf-8") as log:
                 log.write(f"{failed}\n{failed.log}\n")
-            raise ActionFailed(f"{failed}; that is not your fault and costs no submission", {}) from failed
+            raise ActionFailed(self._excuse(failed, final), {}) from failed
         finally:
             self.budget.evaluation_seconds += time.monotonic() - began
         if not final:
             self.budget.submissions += 1
         return self._kept(archive, found, left_out, final)
+
+    def _excuse(self, failed: EvaluationError, final: bool) -> str:
+        """What is said of an evaluation that failed: to the agent, and of the final one to whoever reads the result."""
+        if final:
+            return f"{failed}; {self.folder / 'evaluator.log'} says why"
+        if (over := self.over()) is not None:
+            return f"{failed}: {over}; it costs no submission"
+        return f"{failed}; that is not your fault and costs no submission"
 
     def _kept(self, archive: bytes, found: GymScores, left_out: list[str], final: bool) -> Done:
         notes = [found.message] if found.message else []

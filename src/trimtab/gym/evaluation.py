@@ -19,6 +19,7 @@ from trimtab.common.errors import UserError
 from trimtab.gym.sandbox import Engine
 from trimtab.gym.submissions import unpack
 from trimtab.gym.task import GymTask
+from trimtab.gym.workspace import remove_tree
 
 SPLITS = ("public", "private")
 MOST = 1 << 20
@@ -65,11 +66,14 @@ def evaluate(task: GymTask, archive: bytes, engine: Engine, seconds: float | Non
     """
     began = time.monotonic()
     limit = min(task.settings.evaluation_seconds, seconds if seconds is not None else math.inf)
-    with tempfile.TemporaryDirectory(prefix="trimtab-evaluation-") as place:
-        outputs = Path(place) / "outputs"
+    place = Path(tempfile.mkdtemp(prefix="trimtab-evaluation-"))
+    try:
+        outputs = place / "outputs"
         outputs.mkdir()
         unpack(archive, outputs)
-        reply = _asked(task, outputs, engine, limit, Path(place))
+        reply = _asked(task, outputs, engine, limit, place)
+    finally:
+        remove_tree(place)  # with what the evaluator's own sandboxes have left, if it was killed
     took = time.monotonic() - began
     if "rejected" in reply:
         return GymScores(0.0, 0.0, message=str(reply["rejected"])[:2000], seconds=took)
@@ -119,6 +123,8 @@ def _asked(task: GymTask, outputs: Path, engine: Engine, seconds: float, place: 
     printed = log.read_bytes()[-LOG:].decode(errors="replace")
     if data is None:
         raise EvaluationError(f"the evaluator took longer than {seconds:g} seconds", printed)
+    if len(data) > MOST:
+        raise EvaluationError(f"the evaluator returned more than {MOST:,} bytes", printed)
     try:
         reply = json.loads(data)
     except ValueError as error:
@@ -129,7 +135,7 @@ def _asked(task: GymTask, outputs: Path, engine: Engine, seconds: float, place: 
 
 
 def _heard(end: int, seconds: float) -> bytes | None:
-    """All that is written to a pipe; None if it is not closed in time, or too much."""
+    """All that is written to a pipe, or a little more than `MOST` bytes of it; None if it is not closed in time."""
     until, found = time.monotonic() + seconds, b""
     with selectors.DefaultSelector() as selector:
         selector.register(end, selectors.EVENT_READ)
@@ -138,15 +144,16 @@ def _heard(end: int, seconds: float) -> bytes | None:
                 return None
             part = os.read(end, 1 << 16)
             if not part:
-                return found
+                break
             found += part
-    return None
+    return found
 
 
 def _environment(place: Path) -> dict[str, str]:
     path = os.pathsep.join(folder for folder in sys.path if folder)
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "OMP_NUM_THREADS") if name in os.environ}
-    return {**kept, "HOME": str(place), "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
+    own = {"HOME": str(place), "TMPDIR": str(place)}
+    return {**kept, **own, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
 
 
 def _values(task: GymTask, results: Any, split: str) -> dict[str, float]:
@@ -158,14 +165,25 @@ def _values(task: GymTask, results: Any, split: str) -> dict[str, float]:
     for one in of_split:
         if not isinstance(one, Mapping) or not {"name", "value"} <= one.keys():
             raise EvaluationError("the evaluator returned something else than {name, value}")
-        value = one["value"]
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise EvaluationError(f"the evaluator returned no finite number for {one['name']}", str(value))
-        found[str(one["name"])] = float(value)
+        name, value = str(one["name"]), _number(one["value"])
+        if value is None:
+            raise EvaluationError(f"the evaluator returned no finite number for {name}", str(one["value"]))
+        if name in found:
+            raise EvaluationError(f"the evaluator returned {name} twice for the {split} split")
+        found[name] = value
     for metric in task.settings.metrics:
         if metric.name not in found:
             raise EvaluationError(f"the evaluator returned no {metric.name}")
     return found
+
+
+def _number(value: Any) -> float | None:
+    """A finite number; None if it is none."""
+    try:
+        found = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 def packages(task: GymTask) -> list[Path]:

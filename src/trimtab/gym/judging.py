@@ -130,9 +130,7 @@ class Submitted:
     @contextmanager
     def _sandbox(self, given: Mapping[str, str | bytes | Path] | None) -> Iterator[tuple[Workspace, Sandbox]]:
         """A fresh sandbox around a copy of what was handed in, and of what is given."""
-        place = Path(tempfile.mkdtemp(prefix="trimtab-judged-"))
-        try:
-            workspace = Workspace.create(place / "workspace", self.folder)
+        with judged_workspace(self.folder) as workspace:
             for name, content in (given or {}).items():
                 data = content.read_bytes() if isinstance(content, Path) else content
                 workspace.write(name, data.encode() if isinstance(data, str) else data)
@@ -148,8 +146,17 @@ class Submitted:
                     environment=self.environment or {},
                 ),
             )
-        finally:
-            remove_tree(place)
+
+
+@contextmanager
+def judged_workspace(outputs: Path) -> Iterator[Workspace]:
+    """A workspace with a copy of what was handed in, of which nothing is left."""
+    place = Path(tempfile.mkdtemp(prefix="trimtab-judged-"))
+    try:
+        with closing(Workspace.create(place / "workspace", outputs)) as workspace:
+            yield workspace
+    finally:
+        remove_tree(place)
 
 
 def _files(workspace: Workspace, wanted: Sequence[str]) -> dict[str, bytes]:

@@ -43,7 +43,7 @@ def play(
     seen = written.rows[-1]["observation"] if written.rows else None
     agent.begin(Briefing(episode.task.description, episode.tools(), episode.budget.limits.seconds))
     write_result(episode, facts)
-    memory, due, said = agent.memory(), False, ""
+    memory, due, said, handed_in = agent.memory(), False, "", len(episode.submissions.records)
     episode.budget.begin()
     try:
         while episode.over() is None:
@@ -56,6 +56,9 @@ def play(
             observation = episode.step(move.action)
             row = written.add(episode, move.action, observation, time.monotonic() - began, move.said, move.tokens)
             seen, memory = row["observation"], agent.memory()
+            if len(episode.submissions.records) > handed_in:
+                handed_in = len(episode.submissions.records)
+                write_result(episode, facts)
             on_step(row)
             due = due or (every > 0 and len(written) % every == 0)
             if due and episode.over() is None:
@@ -68,6 +71,7 @@ def play(
         episode.end()
     except BaseException:
         _keep(episode, memory, len(written), on_note)
+        write_result(episode, facts)
         raise
     return write_result(episode, facts)
 

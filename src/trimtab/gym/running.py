@@ -41,8 +41,9 @@ class Running:
         own = frozenset({1, 2} if wrapped else {1})
         self.processes: Namespace | Tree = Namespace(init, own) if isolated else Tree(process.pid)
         self._isolated = isolated
-        self._init = os.pidfd_open(init)  # whoever has the number later is not meant
-        self._lock = threading.Lock()
+        self._init, self._closed, self._lock = -1, False, threading.Lock()
+        with suppress(ProcessLookupError):  # it has ended already
+            self._init = os.pidfd_open(init)  # whoever has the number later is not meant
 
     @property
     def ended(self) -> bool:
@@ -51,20 +52,21 @@ class Running:
     def kill(self) -> None:
         """End it with all that has come from it; an unisolated command misses what has left its tree and group."""
         with self._lock:
-            if self._init == -1:
+            if self._closed:
                 return
+            self._closed = True
             self._strike()
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(5.0)
             self.process.kill()
             self.process.wait()
-            os.close(self._init)
-            self._init = -1
+            if self._init != -1:
+                os.close(self._init)
 
     def strike(self) -> None:
         """Send the signals that end it, and do not wait for its end."""
         with self._lock:
-            if self._init != -1:
+            if not self._closed:
                 self._strike()
 
     def _strike(self) -> None:
@@ -72,6 +74,8 @@ class Running:
             self.processes.signal(signal.SIGKILL)
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+        if self._init == -1:
+            return
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._init, signal.SIGKILL)  # the end of the namespace is that of all in it
 
