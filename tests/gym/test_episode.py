@@ -329,6 +329,54 @@ def test_files_and_documents_are_found(episode):
     assert "there are: manual.md" in str(episode.call("open_document", {"document": "../task.yaml"}))
 
 
+def test_an_edit_changes_no_byte_of_other_lines(episode):
+    said(episode, "printf 'caf\\351\\nb\\n' > latin")
+    found = episode.call("edit_file", {"path": "latin", "start": 2, "end": 2, "content": "B"}).to_dict()
+    assert "latin is no UTF-8 text" in found["error_message"]
+    assert (episode.workspace.folder / "latin").read_bytes() == b"caf\xe9\nb\n"
+    assert "caf\ufffd" in episode.call("open_file", {"path": "latin"}).to_dict()["content"]
+
+
+@pytest.mark.parametrize("most, more", [(3, ""), (2, ", more are not shown")])
+def test_a_search_says_what_it_does_not_show(episode, monkeypatch, most, more):
+    monkeypatch.setattr("trimtab.gym.file_actions.FOUND", most)
+    said(episode, "mkdir s; cd s; for n in 1 2 3; do echo wanted > $n.log; done")
+    shown = episode.call("search_dir", {"term": "wanted"}).to_dict()
+    assert shown["message"] == f"{most} lines with 'wanted' in /workspace{more}"
+    assert shown["content"].count("wanted") == most
+    named = episode.call("find_file", {"pattern": "*.log"}).to_dict()
+    assert named["message"] == f"{most} files named *.log{more}"
+    assert named["content"].count(".log") == most
+
+
+def test_a_search_says_what_it_has_not_looked_at(episode, monkeypatch):
+    said(episode, "echo wanted > a; echo wanted and more > b")
+    monkeypatch.setattr("trimtab.gym.file_actions.READABLE", 10)
+    found = episode.call("search_dir", {"term": "wanted"}).message
+    assert found == "1 line with 'wanted' in /workspace; 1 file of more than 10 bytes is not searched"
+    monkeypatch.setattr("trimtab.gym.file_actions.SEARCHING", 0.0)
+    assert episode.call("search_dir", {"term": "wanted"}).message.endswith("; not all is searched after 0 seconds")
+
+
+def test_a_long_output_is_cut_in_the_middle_and_says_so(episode):
+    output = said(episode, "seq 9000")["output"]
+    assert output.startswith("1\n2\n3\n")
+    assert output.endswith("\n8999\n9000")
+    assert "characters," in output
+    assert "lines omitted ...]" in output
+    output = said(episode, "seq 25000")["output"]
+    assert output.startswith("[... 15,000 lines that are no longer kept ...]\n15001\n")
+    assert output.endswith("\n25000")
+    found = episode.call("get_session_output", {"start_lines": 10000}).to_dict()
+    assert found["message"] == "10,000 lines, of which the newest 30,000 characters are shown"
+    assert len(found["output"]) == 30_000
+
+
+def test_a_long_command_does_not_fill_the_list_of_sessions(episode):
+    said(episode, f": {'x' * 90_000}")
+    assert len(str(episode.call("list_sessions"))) < 2_000
+
+
 def test_a_thought_may_not_follow_a_thought(episode):
     assert episode.call("think", {"thought": "one"}).success
     assert not episode.call("think", {"thought": "two"}).success
@@ -364,7 +412,7 @@ def test_sessions_are_listed_read_and_closed(episode):
     assert episode.call("close_session", {"session_id": "t"}).success
     assert "there is no session t" in str(episode.call("get_session_status", {"session_id": "t"}))
     assert episode.call("close_all_sessions").success
-    assert (episode.sessions.opened, episode.sessions.closed) == (2, 2)
+    assert episode.sessions.sessions == {}
 
 
 def test_only_so_many_sessions_are_open_at_a_time(episode, monkeypatch):

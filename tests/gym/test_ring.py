@@ -25,6 +25,7 @@ def test_lines_are_sliced_from_the_end():
     assert texts(ring.slice(4, 2)) == ["6", "7"]
     assert texts(ring.slice(99)) == [str(number) for number in range(10)]
     assert texts(ring.slice(2, 5)) == []
+    assert texts(ring.slice(99, 10)) == texts(ring.slice(99, 13)) == []
 
 
 def test_lines_are_found_by_their_time():
@@ -90,6 +91,10 @@ def test_lines_after_a_mark_are_those_that_came_since():
     assert texts(ring.after(mark)) == ["c", "d", "e"]
     ring.feed(b"\n" + b"x\n" * 20)
     assert len(ring.after(mark)) == 10
+    assert (ring.missed(mark), ring.missed(ring.mark)) == (13, 0)
+    mark = ring.mark
+    ring.feed(b"y\n" * 15)  # more than are kept, at once
+    assert (ring.missed(mark), texts(ring.after(mark))) == (5, ["y"] * 10)
 
 
 def test_a_cleared_ring_is_empty():

@@ -70,7 +70,7 @@ class FileActions:
         return f"{action.filename} is written", {"file_path": action.filename, "content": added}
 
     def edit(self, action: actions.EditFile) -> Done:
-        lines = self._lines(action.path)
+        lines = self._lines(action.path, exactly=True)
         if action.start > len(lines) + 1 or action.end > len(lines) or action.end < action.start - 1:
             raise WorkspaceError(
                 f"{action.path} has {len(lines)} lines; start may be 1 to {len(lines) + 1}, and end from start - 1 "
@@ -87,13 +87,22 @@ class FileActions:
         return f"{len(removed)} lines are replaced by {len(added)}", fields
 
     def search_dir(self, action: actions.SearchDir) -> Done:
-        hits, end = [], time.monotonic() + SEARCHING
+        hits, large, notes, end = [], 0, [], time.monotonic() + SEARCHING
         for path, folder, name, found in self.workspace.walk(action.path):
             if stat.S_ISREG(found.st_mode) and found.st_size <= READABLE:
                 hits += [f"{path}:{hit}" for hit in _hits(_text_at(folder, name), action.term)]
-            if len(hits) >= FOUND or time.monotonic() > end:
+            elif stat.S_ISREG(found.st_mode):
+                large += 1
+            if len(hits) > FOUND:
                 break
-        return self._hits(hits, action.term, action.path)
+            if time.monotonic() > end:
+                notes.append(f"not all is searched after {SEARCHING:g} seconds")
+                break
+        if large:
+            verb = "is" if large == 1 else "are"
+            notes.append(f"{count(large, 'file')} of more than {READABLE:,} bytes {verb} not searched")
+        message, fields = self._hits(hits, action.term, action.path)
+        return "; ".join([message, *notes]), fields
 
     def search_file(self, action: actions.SearchFile) -> Done:
         path = action.path or self._current()
@@ -104,9 +113,10 @@ class FileActions:
         for path, _, name, _ in self.workspace.walk(action.path):
             if fnmatch.fnmatchcase(name, action.pattern):
                 found.append(path)
-            if len(found) >= FOUND:
+            if len(found) > FOUND:
                 break
-        return f"{count(len(found), 'file')} named {action.pattern}", {"content": "\n".join(sorted(found))}
+        shown, more = _first(found)
+        return f"{count(len(shown), 'file')} named {action.pattern}{more}", {"content": "\n".join(sorted(shown))}
 
     def list_all(self, action: actions.ListFiles) -> Done:
         found = self.workspace.entries(action.path)
@@ -143,13 +153,19 @@ class FileActions:
             raise WorkspaceError("no file is open; open_file opens one")
         return self.view.path
 
-    def _lines(self, path: str) -> list[str]:
+    def _lines(self, path: str, exactly: bool = False) -> list[str]:
+        """A file's lines, which are the same bytes when they are written again if they are to be had `exactly`."""
         data = self.workspace.read(path, READABLE + 1)
         if len(data) > READABLE:
             raise WorkspaceError(f"{path} has more than {READABLE:,} bytes; look at it by commands")
         if b"\0" in data[:8192]:
             raise WorkspaceError(f"{path} is no text; look at it by commands")
-        return _split(data.decode("utf-8", "replace"))
+        try:
+            return _split(data.decode("utf-8", "strict" if exactly else "replace"))
+        except UnicodeDecodeError as error:
+            raise WorkspaceError(
+                f"{path} is no UTF-8 text, of which an edit would change more; use commands"
+            ) from error
 
     def _window(self, path: str, lines: list[str], first: int, number: int) -> Done:
         shown = lines[first - 1 : first - 1 + number]
@@ -158,9 +174,8 @@ class FileActions:
         return f"lines {first} to {last} of {len(lines)} of {path}", fields
 
     def _hits(self, hits: list[str], term: str, path: str) -> Done:
-        kept = hits[:FOUND]
-        more = ", more are not shown" if len(hits) > FOUND else ""
-        return f"{count(len(kept), 'line')} with {term!r} in {path}{more}", {"content": "\n".join(kept)}
+        shown, more = _first(hits)
+        return f"{count(len(shown), 'line')} with {term!r} in {path}{more}", {"content": "\n".join(shown)}
 
 
 def _split(text: str) -> list[str]:
@@ -179,6 +194,11 @@ def _numbered(lines: list[str], first: int) -> str:
 def _hits(text: str, term: str) -> list[str]:
     lines = enumerate(text.split("\n"), start=1)
     return [f"{number}: {line[:400]}" for number, line in lines if term in line]
+
+
+def _first(found: list[str]) -> tuple[list[str], str]:
+    """What is shown of what was found, and words that say so."""
+    return found[:FOUND], ", more are not shown" if len(found) > FOUND else ""
 
 
 def _text_at(folder: int, name: str) -> str:

@@ -44,7 +44,8 @@ class Ring:
         whole = self._open + data
         number = whole.count(b"\n")
         *ended, rest = whole.rsplit(b"\n", min(number, self.kept + 1))
-        if number > self.kept:
+        skipped = max(0, number - self.kept)
+        if skipped:
             ended = ended[1:]  # what is before them
         most = 4 * self.longest  # bytes of the longest line
         while len(rest) >= most:
@@ -52,6 +53,7 @@ class Ring:
             rest = rest[most:]
         with self._lock:
             self.total += number
+            self.mark += skipped
             for line in ended:
                 parts = [OutputLine(now, part) for part in _parts(_shown(line), self.longest)]
                 self.mark += len(parts)
@@ -66,24 +68,35 @@ class Ring:
     def lines(self) -> list[OutputLine]:
         """All that are kept, and the one that has not ended."""
         with self._lock:
-            begun = [OutputLine(self._last, text) for text in _parts(_shown(self._open), self.longest) if text]
-            return [*self._lines, *begun]
+            return self._kept()
 
     def slice(self, start: int, end: int | None = None) -> list[OutputLine]:
         """Lines counted from the end: from the `start`-th last on, without the last `end`."""
         lines = self.lines()
-        return lines[max(0, len(lines) - start) : len(lines) - (end or 0)]
+        return lines[max(0, len(lines) - start) : max(0, len(lines) - (end or 0))]
 
     def after(self, mark: int) -> list[OutputLine]:
         """Lines that have come since this was the `mark`."""
-        lines = self.lines()
         with self._lock:
-            first = self.mark - len(self._lines)
-        return lines[max(0, mark - first) :]
+            return self._kept()[max(0, mark - self._first) :]
+
+    def missed(self, mark: int) -> int:
+        """How many of those are not kept any more."""
+        with self._lock:
+            return max(0, self._first - mark)
 
     def since(self, time: float) -> list[OutputLine]:
         """Lines of this time and later."""
         return [line for line in self.lines() if line.time >= time]
+
+    @property
+    def _first(self) -> int:
+        """The mark of the first line that is kept."""
+        return self.mark - len(self._lines)
+
+    def _kept(self) -> list[OutputLine]:
+        begun = [OutputLine(self._last, text) for text in _parts(_shown(self._open), self.longest) if text]
+        return [*self._lines, *begun]
 
 
 def text_of(lines: Iterable[OutputLine]) -> str:

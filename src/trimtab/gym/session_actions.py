@@ -7,14 +7,16 @@ from typing import Any
 from trimtab.common.count import count
 from trimtab.gym import actions
 from trimtab.gym.file_actions import Done
-from trimtab.gym.observation import LONGEST, ActionFailed
-from trimtab.gym.ring import OutputLine, text_of
+from trimtab.gym.observation import LONGEST, ActionFailed, truncated
+from trimtab.gym.ring import OutputLine, Ring, text_of
 from trimtab.gym.session import GRACE, Session, SessionError
 
 WAITING = 10.0
 """seconds that a command is waited for"""
 MOST = 16
 """sessions at a time"""
+COMMAND = 1_000
+"""characters of a command that the state of a session shows"""
 
 
 class SessionActions:
@@ -29,7 +31,6 @@ class SessionActions:
     def __init__(self, open: Callable[[str], Session], left: Callable[[], float], over: Callable[[], object]):
         self._open, self._left, self._over = open, left, over
         self.sessions: dict[str, Session] = {}
-        self.opened = self.closed = 0
         self.handlers = {
             actions.RunCommand: self.run,
             actions.CreateSession: self.create,
@@ -58,7 +59,7 @@ class SessionActions:
         fields |= {
             "execution_time": round(time.monotonic() - began, 3),
             "exit_code": session.last_status,
-            "output": self._text(session.ring.after(mark)),
+            "output": _since(session.ring, mark),
         }
         if session.killed_because:
             raise ActionFailed(f"it was killed: {session.killed_because}", fields)
@@ -83,7 +84,6 @@ class SessionActions:
     def close(self, action: actions.CloseSession) -> Done:
         self._session(action.session_id).close()
         del self.sessions[action.session_id]
-        self.closed += 1
         return f"session {action.session_id} is closed", {"session_id": action.session_id}
 
     def close_all(self, _: object = None) -> Done:
@@ -152,7 +152,6 @@ class SessionActions:
         if len(self.sessions) >= MOST:
             raise SessionError(f"there are {MOST} sessions, no more are possible; close one")
         self.sessions[name] = self._open(name)
-        self.opened += 1
         return self.sessions[name]
 
     def _session(self, name: str) -> Session:
@@ -168,17 +167,20 @@ class SessionActions:
             "alive": session.alive,
             "idle": session.idle,
             "processes": [{"pid": one.pid, "name": one.name} for one in running[:50]],
-            "last_command": session.last_command,
+            "last_command": truncated(session.last_command, COMMAND),
             "last_exit_code": session.last_status,
             **({"killed_because": session.killed_because} if session.killed_because else {}),
         }
 
     def _lines(self, name: str, lines: list[OutputLine]) -> Done:
-        last = lines[-1].time if lines else None
-        fields = {"session_id": name, "output": self._text(lines), "last_timestamp": last}
-        return f"{len(lines)} lines", fields
+        """The newest 30,000 characters of them."""
+        last, text, said = lines[-1].time if lines else None, text_of(lines), count(len(lines), "line")
+        if len(text) > LONGEST:
+            said += f", of which the newest {LONGEST:,} characters are shown"
+        return said, {"session_id": name, "output": text[-LONGEST:], "last_timestamp": last}
 
-    @staticmethod
-    def _text(lines: list[OutputLine]) -> str:
-        """The newest 30,000 characters."""
-        return text_of(lines)[-LONGEST:]
+
+def _since(ring: Ring, mark: int) -> str:
+    """All that a command has written, as far as it is kept."""
+    missed, text = ring.missed(mark), text_of(ring.after(mark))
+    return f"[... {count(missed, 'line')} that are no longer kept ...]\n{text}" if missed else text

@@ -169,14 +169,3 @@ def _entry(path: str, size: int, folder: bool = False) -> tarfile.TarInfo:
     entry.size, entry.mode = size, 0o755 if folder else 0o644
     entry.type = tarfile.DIRTYPE if folder else tarfile.REGTYPE
     return entry
-
-
-def missing(workspace: Workspace, outputs: Sequence[str]) -> list[str]:
-    """Outputs that are not there."""
-    absent = []
-    for output in outputs:
-        try:
-            workspace.stat(output)
-        except WorkspaceError:
-            absent.append(output)
-    return absent
