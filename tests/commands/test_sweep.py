@@ -1,6 +1,7 @@
 """`trimtab sweep`: a folder with a dial is measured, and the range goes into the export."""
 
 import json
+import math
 import sys
 
 import pytest
@@ -8,8 +9,11 @@ import pytest
 import tiny_dial
 import tiny_folder
 from trimtab import cli
+from trimtab.commands.evaluate import evaluate_model
 from trimtab.models.dial import read_dial
+from trimtab.report.evaluation import read
 from trimtab.runs.exporting import export_dial, source_of
+from trimtab.runs.plain_export import export_exact
 
 
 def command(capsys, monkeypatch, *words):
@@ -115,10 +119,82 @@ def test_nothing_is_left_of_a_reward_that_fails(tmp_path, capsys, monkeypatch):
         (["--write"], "trained has no dial; write a folder that has one with: trimtab export RUN FOLDER"),
         (["--prompts", "nothing.jsonl"], "nothing.jsonl"),
         (["--prompts", "nothing.txt"], "nothing.txt"),
+        (["--suite", "geomrell"], "there is no suite 'geomrell'; did you mean 'geomrel'?"),
+        (["--suite", "multiple_choice"], "there are no questions: name a file"),
+        (["--suite", "edit"], "--suite edit: after its answers it works on with the model"),
+        (["--suite", "geomrel", "geomrel.nothing=1"], "geomrel has no setting 'nothing'"),
+        (["geomrel.shots=1"], "geomrel.shots is a setting of geomrel, which is not selected"),
+        (["--limit", "3"], "--limit is of the items of suites"),
     ],
 )
 def test_a_mistake_costs_one_line_and_leaves_nothing(words, message, tmp_path, capsys, monkeypatch):
     refused(capsys, monkeypatch, tiny_dial.save(tmp_path / "trained"), words, message)
+
+
+def questions(folder):
+    """A file of them."""
+    rows = [{"question": f"Which is {i}?", "options": ["one", "two"], "answer": i % 2} for i in range(6)]
+    return tiny_folder.write_jsonl(folder / "questions.jsonl", rows)
+
+
+@pytest.mark.parametrize("suite", ["multiple_choice", "geomrel"])
+def test_a_suite_is_answered_at_each_strength(tmp_path, capsys, monkeypatch, suite):
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = tiny_dial.export(tmp_path)
+    more = [f"multiple_choice.file={questions(tmp_path)}"] if suite == "multiple_choice" else ["--limit", "3"]
+    words = (folder, *prompts(tmp_path), "--strengths", "0.5,1.5", "--suite", suite, *more)
+    code, out, err = command(capsys, monkeypatch, *words)
+    assert code == 0, err
+    sweep = tmp_path / "dial.sweep"
+    ((name, at),) = json.loads((sweep / "sweep.json").read_text())["suites"].items()
+    assert (name, [one["strength"] for one in at]) == (suite, [0, 0.5, 1, 1.5])
+    page = (sweep / "report.html").read_text()
+    for one in at:
+        there = read(sweep / "suites" / f"{one['strength']:g}" / suite)
+        assert there.facts["signature"]["strength"] == f"{one['strength']:g}"
+        known = {each.name: each.value for each in there.measures if each.group == "all"}
+        assert {key: value[0] for key, value in one.items() if key != "strength"} == {
+            key: None if math.isnan(value.estimate) else value.estimate for key, value in known.items()
+        }
+        shown = next(value for value in known.values() if value.known).shown()
+        assert shown in page
+        assert shown in out
+        assert f'href="suites/{one["strength"]:g}/{suite}/report.html"' in page
+    samples = [(sweep / "suites" / place / suite / "samples.jsonl").read_text() for place in ("0", "0.5", "1.5")]
+    assert len(set(samples)) == 3
+
+    stamps = {path: path.stat().st_mtime_ns for path in sweep.rglob("samples.jsonl")}
+    code, _, err = command(capsys, monkeypatch, *words, "--strengths", "0.5,2")
+    assert code == 0, err
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert (sweep / "suites" / "2" / suite / "report.html").is_file()
+
+
+def test_the_ends_of_a_suite_are_those_that_eval_finds(tmp_path, capsys, monkeypatch):
+    """At 1 the folder itself answers, and at 0 the original model, which export writes."""
+    folder = tiny_dial.export(tmp_path)
+    export_exact(source_of(folder), tmp_path / "original", 0)
+    words = (*prompts(tmp_path), "--strengths", "1", "--suite", "geomrel", "--limit", "4")
+    assert command(capsys, monkeypatch, folder, *words)[0] == 0
+    for place, model in (("0", tmp_path / "original"), ("1", folder)):
+        alone = evaluate_model(model, "geomrel", limit=4, out=tmp_path / f"alone{place}")["geomrel"]
+        texts = [
+            {key: row["answers"] for key, row in read(one).rows.items()}
+            for one in (alone, tmp_path / "dial.sweep" / "suites" / place / "geomrel")
+        ]
+        assert texts[0] == texts[1]
+
+
+def test_few_prompts_are_said_to_decide_nothing(tmp_path, capsys, monkeypatch):
+    folder = tiny_dial.export(tmp_path)
+    code, out, _ = command(
+        capsys, monkeypatch, folder, *prompts(tmp_path), "--strengths", "1.5,2", "--tolerance", "1000"
+    )
+    said = "; 3 prompts cannot decide it at 1.5 and 2: measure more with --number"
+    assert (code, said in out) == (0, True)
+    assert said in (tmp_path / "dial.sweep" / "report.html").read_text()
+    code, out, _ = command(capsys, monkeypatch, folder, *prompts(tmp_path), "--strengths", "0.5")
+    assert (code, "cannot decide" in out) == (0, False)
 
 
 def test_a_model_without_a_dial_cannot_be_measured(tmp_path, capsys, monkeypatch):
@@ -128,6 +204,7 @@ def test_a_model_without_a_dial_cannot_be_measured(tmp_path, capsys, monkeypatch
 
 def refused(capsys, monkeypatch, folder, words, message):
     before = sorted(folder.parent.iterdir())
+    capsys.readouterr()
     code, out, err = command(capsys, monkeypatch, folder, *words)
     assert code == 2
     assert message in err

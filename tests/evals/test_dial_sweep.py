@@ -8,7 +8,7 @@ import torch
 import tiny_dial
 import tiny_folder
 from trimtab.evals import dial_sweep
-from trimtab.evals.dial_sweep import AtStrength, first_break, kl_to_ends, recommended
+from trimtab.evals.dial_sweep import AtStrength, first_break, kl_to_ends, recommended, undecided
 
 HALF, SKEWED = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.8, 0.2]]).log()
 
@@ -68,6 +68,39 @@ def test_one_prompt_shows_no_break():
     """It has no interval."""
     found = [at(0, 1.0, rows=1), at(1, 1.0, rows=1), at(2, 9.0, rows=1)]
     assert first_break(found, 0.1) == (None, None)
+
+
+def test_with_enough_prompts_that_agree_it_is_decided():
+    found = [at(0, 1.0), at(1, 1.0), at(1.5, 1.05), at(2, 1.2), at(3, 9.0, rows=8)]
+    assert undecided(found, 0.1) == []  # 3 lies beyond the break
+
+
+def test_prompts_that_disagree_decide_nothing():
+    """Half of them are far worse, half as good: the interval of the mean holds the tolerance."""
+    mixed = at(2, 1.0)
+    mixed.nll = [one * (1.5 if row % 2 else 1.0) for row, one in enumerate(mixed.nll)]
+    found = [at(-1, 1.0), at(0, 1.0), at(1, 1.0), mixed]
+    assert first_break(found, 0.2) == (None, None)
+    assert undecided(found, 0.2) == [2]
+    assert undecided(found, 0.9) == []
+    mixed.nll, mixed.repeats = at(2, 1.0).nll, [0, 2] * 4
+    assert undecided(found, 0.1) == [2]
+
+
+def test_few_prompts_decide_nothing_even_if_they_agree():
+    """Five of five are worse by chance once in 32."""
+    found = [at(-1, 1.0, rows=5), at(0, 1.0, rows=5), at(1, 1.0, rows=5), at(2, 1.0, rows=5), at(3, 9.0, rows=5)]
+    assert first_break(found, 0.1) == (None, 3)
+    assert undecided(found, 0.1) == [-1, 2, 3]
+    enough = [at(one.strength, one.nll[0] / 10, rows=6) for one in found]
+    assert undecided(enough, 0.1) == []
+
+
+def test_answers_without_any_4_gram_do_not_repeat():
+    found = [at(0, 1.0), at(1, 1.0), at(2, 1.0)]
+    for one in found:
+        one.grams = [0] * 8
+    assert undecided(found, 0.1) == []
 
 
 def test_measures_are_over_tokens_and_the_property_over_prompts():

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -172,3 +173,24 @@ def keys_of_suites(key: str, names: Sequence[str]) -> list[str]:
 
     chosen = [name for name in names if name in suites.names()]
     return [f"{name}.{key}" for name in chosen if key in suites.load(name).options.model_fields]
+
+
+PARTS = ("model", "adapter", "final", "checkpoint", "checkpoints", "output", "outputs")
+"""folder names that say nothing about the model; checkpoint-100 says half"""
+
+
+def folder_name(model: str) -> str:
+    """A name for the evaluations of a model: a folder's name behind that of its run, RUN for RUN/model and
+    RUN-checkpoint-10 for RUN/checkpoints/checkpoint-10; of a hub's model the last part of its id."""
+    path = Path(model).expanduser()
+    if not path.exists():
+        return model.rstrip("/").split("/")[-1] or "model"
+    kept: list[str] = []
+    for name in path.resolve().parts[:0:-1]:
+        if name in PARTS:
+            continue
+        kept.insert(0, name)
+        if not name.startswith("checkpoint-"):
+            break
+    adapter = ["adapter"] if path.resolve().name == "adapter" else []
+    return "-".join([*kept, *adapter]) or "model"

@@ -18,6 +18,7 @@ from trimtab.commands.asking import (
     LoadedSettings,
     check_decoding,
     check_server,
+    folder_name,
     keys_of_strategy,
     keys_of_suites,
 )
@@ -133,37 +134,24 @@ def main(settings: EvaluateSettings) -> None:
         typer.echo(f"report: {folder / PAGE}")
 
 
-def evaluate(settings: EvaluateSettings, console: Console | None = None) -> list[Path]:
+def evaluate(settings: EvaluateSettings, console: Console | None = None, answerer: "Model | None" = None) -> list[Path]:
     """Run suites on a model; each gets its own folder below `settings.folder`.
 
     The same evaluation, interrupted, is resumed; finished, only its metrics are computed again.
 
+    Args:
+        answerer: the loaded model; by default it is loaded as the settings say.
+
     Raises:
         UserError: naming what is wrong, before weights are loaded where that can be known.
     """
-    from trimtab.evals.runner import eval_spec
     from trimtab.report import evaluation as page
 
     console = console or Console()
-    roles = _roles(settings)
-    questions = {
-        name: eval_spec(
-            name,
-            {**(roles.options if roles else {}), **settings.options.get(name, {})},
-            prompt=roles.prompt if roles else settings.prompt,
-            mode=settings.mode or ("generate" if settings.decoding else None),
-            limit=settings.limit,
-            max_new_tokens=settings.max_new_tokens,
-        )
-        for name in settings.suites
-    }
-    if not settings.endpoint:
-        questions, notes = _checked_questions(questions, settings.asked, roles)
-        for note in notes:
-            say(console, note)
+    questions = questions_of(settings, console)
     for name in settings.suites:
         workdir(settings.folder / name, settings).check()
-    answerer = model_of(settings, settings.folder)
+    answerer = answerer or model_of(settings, settings.folder)
     if settings.endpoint and settings.mode == "loglikelihood" and not settings.tokenizer:
         say(console, f"options are scored after plain prompts; --tokenizer {settings.model} uses its chat template")
     folders = []
@@ -186,6 +174,33 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> list
         say(console, f"signature: {'; '.join(f'{key} {value}' for key, value in signature.items())}")
         folders.append(folder)
     return folders
+
+
+def questions_of(settings: EvaluateSettings, console: Console) -> dict[str, "EvalSpec"]:
+    """What is asked in each suite, which fits the model; no weights are loaded.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    from trimtab.evals.runner import eval_spec
+
+    roles = _roles(settings)
+    found = {
+        name: eval_spec(
+            name,
+            {**(roles.options if roles else {}), **settings.options.get(name, {})},
+            prompt=roles.prompt if roles else settings.prompt,
+            mode=settings.mode or ("generate" if settings.decoding else None),
+            limit=settings.limit,
+            max_new_tokens=settings.max_new_tokens,
+        )
+        for name in settings.suites
+    }
+    if not settings.endpoint:
+        found, notes = _checked_questions(found, settings.asked, roles)
+        for note in notes:
+            say(console, note)
+    return found
 
 
 def evaluate_model(
@@ -376,24 +391,3 @@ def table(found: "Evaluation") -> Table:
     for name, value in found.baselines.items():
         rows.add_row(*cells((f"({name})", f"{value:.3f}", "", "")))
     return rows
-
-
-PARTS = ("model", "adapter", "final", "checkpoint", "checkpoints", "output", "outputs")
-"""folder names that say nothing about the model; checkpoint-100 says half"""
-
-
-def folder_name(model: str) -> str:
-    """A name for the evaluations of a model: a folder's name behind that of its run, RUN for RUN/model and
-    RUN-checkpoint-10 for RUN/checkpoints/checkpoint-10; of a hub's model the last part of its id."""
-    path = Path(model).expanduser()
-    if not path.exists():
-        return model.rstrip("/").split("/")[-1] or "model"
-    kept: list[str] = []
-    for name in path.resolve().parts[:0:-1]:
-        if name in PARTS:
-            continue
-        kept.insert(0, name)
-        if not name.startswith("checkpoint-"):
-            break
-    adapter = ["adapter"] if path.resolve().name == "adapter" else []
-    return "-".join([*kept, *adapter]) or "model"

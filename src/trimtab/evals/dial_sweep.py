@@ -26,6 +26,8 @@ from trimtab.rewards.verifiable import Reward
 
 AT_A_TIME = 8
 """prompts that are answered together"""
+FEWEST = 6
+"""prompts by which a difference is decided: five of five are worse by chance in more than one of 40 sweeps"""
 GRAM = 4
 """words of which a repetition counts"""
 
@@ -147,9 +149,40 @@ def stored(one: AtStrength) -> dict[str, list[float | None]]:
 def is_worse(end: AtStrength, other: AtStrength, tolerance: float) -> bool:
     """Whether answers are worse than those at an end, with the whole interval of the paired difference: their
     perplexity by more than the share `tolerance`, or their repetition by more than `tolerance` of all 4-grams."""
-    nll = paired_difference(end.nll, end.tokens, other.nll, other.tokens)
-    again = paired_difference(end.repeats, end.grams, other.repeats, other.grams)
-    return nll.low > math.log1p(tolerance) or again.low > tolerance
+    return any(found.low > most for found, most in _differences(end, other, tolerance))
+
+
+def _differences(end: AtStrength, other: AtStrength, tolerance: float) -> list[tuple[Interval, float]]:
+    """How much worse answers are than those at an end, in nll per token and in repetition, and how much they may be."""
+    return [
+        (paired_difference(end.nll, end.tokens, other.nll, other.tokens), math.log1p(tolerance)),
+        (paired_difference(end.repeats, end.grams, other.repeats, other.grams), tolerance),
+    ]
+
+
+def is_decided(end: AtStrength, other: AtStrength, tolerance: float) -> bool:
+    """Whether the prompts are enough to say that answers are worse than those at an end, or that they are not: there
+    are at least `FEWEST`, and no interval holds what may be and more. Texts without any 4-gram do not repeat."""
+    if len(end.answers) < FEWEST:
+        return False
+    found = [(one, most) for one, most in _differences(end, other, tolerance) if not math.isnan(one.estimate)]
+    return any(one.low > most for one, most in found) or all(one.high <= most for one, most in found)
+
+
+def undecided(found: Sequence[AtStrength], tolerance: float) -> list[float]:
+    """The strengths beyond 0 and 1, up to where it breaks, of which the prompts are too few to say whether it breaks.
+
+    Args:
+        found, tolerance: see `first_break`.
+    """
+    at = {one.strength: one for one in found}
+    low, high = first_break(found, tolerance)
+    return [
+        one.strength for one in found
+        if (one.strength < 0 and (low is None or one.strength >= low))
+        or (one.strength > 1 and (high is None or one.strength <= high))
+        if not is_decided(at[0 if one.strength < 0 else 1], one, tolerance)
+    ]  # fmt: skip
 
 
 def first_break(found: Sequence[AtStrength], tolerance: float) -> tuple[float | None, float | None]:

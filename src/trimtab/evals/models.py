@@ -67,6 +67,9 @@ class HFModel:
         plain: continue the text of a chat, without the chat template.
     """
 
+    together: int | None = None
+    """whole texts that are read at a time, whose logits are all in memory; by default a batch"""
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -110,10 +113,9 @@ class HFModel:
         self._fits(inputs["input_ids"], max_new_tokens)
         torch.manual_seed(self.seed + self.calls)
         self.calls += 1
-        how = decoding.arguments(self.strategy, self.tokenizer, model=self.model, **self.options)
         own = self.strategy == decoding.MODEL
         with _evaluating(self.model):
-            output = generate(self.model, self.tokenizer, inputs, max_new_tokens, own=own, leave=True, **how)  # type: ignore[arg-type]
+            output = generate(self.model, self.tokenizer, inputs, max_new_tokens, own=own, **self._decoding())  # type: ignore[arg-type]
         answers = output[:, inputs["input_ids"].size(1) :]  # type: ignore[union-attr]
         ended = torch.isin(answers, torch.tensor(end_tokens(self.tokenizer, self.model), device=answers.device))
         if any(SPECIAL in (chat if isinstance(chat, Mapping) else chat[-1]) for chat in chats):
@@ -121,6 +123,11 @@ class HFModel:
         else:
             texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [Reply(text) if whole else CutReply(text) for text, whole in zip(texts, ended.any(dim=1).tolist())]
+
+    def _decoding(self) -> dict[str, Any]:
+        """Arguments of `generate` for each answer."""
+        how = decoding.arguments(self.strategy, self.tokenizer, model=self.model, **self.options)
+        return {"leave": True, **how}
 
     def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         """What all prompts begin with goes through the model once, and then each prompt once, whatever the number of
@@ -181,19 +188,24 @@ class HFModel:
         of any kind cannot see it."""
         rows = [(row, k) for row, tails in enumerate(ids) for k in range(len(tails))]
         found = [[0.0] * len(tails) for tails in ids]
-        for start in range(0, len(rows), self.batch):
-            some = rows[start : start + self.batch]
+        size = self.together or self.batch
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
             texts = [[*prompts[row][mask[row].bool()].tolist(), *ids[row][k]] for row, k in some]
             width = max(map(len, texts))
             whole = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=prompts.device)
             seen = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=prompts.device)
             given = {"attention_mask": seen, "use_cache": False}
-            logits = self.model(input_ids=whole, **{k: v for k, v in given.items() if takes(self.model, k)}).logits
+            logits = self._read(whole, {k: v for k, v in given.items() if takes(self.model, k)})
             for place, (row, k) in enumerate(some):
                 own = len(ids[row][k])
                 log_p = logits[place, len(texts[place]) - own - 1 : len(texts[place]) - 1].float().log_softmax(dim=-1)
                 found[row][k] = sum(log_p[i, token].item() for i, token in enumerate(ids[row][k]))
         return found
+
+    def _read(self, ids: Tensor, given: Mapping[str, Any]) -> Tensor:
+        """[B, T, V] logits of whole texts."""
+        return self.model(input_ids=ids, **given).logits
 
     def _fits(self, prompts: Any, new: int) -> None:
         """Of ids [B, T]; commands look beforehand, where they know all prompts."""

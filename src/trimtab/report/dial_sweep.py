@@ -8,6 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from rich.table import Table
 
+from trimtab.common.count import count, exact
 from trimtab.common.files import write_atomic
 from trimtab.common.terminal import cells, table_of
 from trimtab.data.messages import text_of
@@ -42,7 +43,8 @@ def write(facts: Mapping[str, Any], answers: Sequence[Sequence[str]], output: Pa
     strengths = [f"{one['strength']:g}" for one in facts["strengths"]]
     page = template("dial_sweep.html").render(
         facts=facts, verdict=verdict(facts), figures=drawn, strengths=strengths, columns=_titles(facts),
-        rows=_rows(facts), answers=[(one[0], list(zip(strengths, one[1:]))) for one in answers[:SHOWN]],
+        rows=_rows(facts), suites=_suites(facts),
+        answers=[(one[0], list(zip(strengths, one[1:]))) for one in answers[:SHOWN]],
     )  # fmt: skip
     return write_atomic(output, page)
 
@@ -55,14 +57,40 @@ def table(facts: Mapping[str, Any]) -> Table:
     return shown
 
 
+def suite_tables(facts: Mapping[str, Any]) -> list[Table]:
+    """One for each suite: its measures at each strength."""
+    made = []
+    for name, (strengths, rows) in _suites(facts).items():
+        shown = table_of(name, *strengths, box=None, pad_edge=False)
+        for row in rows:
+            shown.add_row(*cells(row))
+        made.append(shown)
+    return made
+
+
+def _suites(facts: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """Suite -> strengths, and rows: a measure that is known at a strength, with its interval at each."""
+    found = {}
+    for name, at in facts["suites"].items():
+        measures = [key for key in dict.fromkeys(key for one in at for key in one) if key != "strength"]
+        values = {key: [_interval(one.get(key) or [None] * 3) for one in at] for key in measures}
+        known = {key: of for key, of in values.items() if any(np.isfinite(one.estimate) for one in of)}
+        rows = [[key, *(one.shown() for one in of)] for key, of in known.items()]
+        found[name] = ([exact(one["strength"]) for one in at], rows)
+    return found
+
+
 def verdict(facts: Mapping[str, Any]) -> str:
     """The recommended range, and the rule that gave it, in words."""
     (low, high), (below, above), share = facts["recommended"], facts["breaks"], facts["tolerance"]
+    unsure = " and ".join(f"{one:g}" for one in facts["undecided"])
+    few = f"; {count(facts['prompts'], 'prompt')} cannot decide it at {unsure}: measure more with --number"
     where = [f"{one:g}" for one in (below, above) if one is not None]
     broken = f"it breaks at {' and '.join(where)}" if where else "no measured strength breaks"
     return (
         f"recommended: {low:g} to {high:g}; {broken} (the first strength beyond 0 or 1 whose answers have more than "
         f"{share:.0%} more perplexity, or {share:.0%} more repeated 4-grams, than there, with the whole 95% interval)"
+        f"{few if unsure else ''}"
     )
 
 

@@ -147,7 +147,7 @@ def _by_suite(found: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
 
 def _named(found: list[Evaluation]) -> list[Evaluation]:
     """Evaluations of one suite under names that tell them apart: the model's, with what else differs, or numbers."""
-    keys = ("prompt", "mode", "decoding", "seed", "suite", "items")
+    keys = ("strength", "prompt", "mode", "decoding", "seed", "suite", "items")
     named = []
     for one in found:
         same = [other for other in found if other.suite == one.suite and other.name == one.name]
