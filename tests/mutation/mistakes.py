@@ -2118,15 +2118,15 @@ MISTAKES = [
     Mistake(
         "sweep: a break is seen where there is no interval",
         "evals.dial_sweep:is_worse",
-        "nll.low",
-        "nll.estimate",
+        "found.low",
+        "found.estimate",
         ("evals/test_dial_sweep.py::test_one_prompt_shows_no_break",),
     ),
     Mistake(
         "sweep: loops are good answers",
-        "evals.dial_sweep:is_worse",
-        "again.low > tolerance",
-        "False",
+        "evals.dial_sweep:_differences",
+        "other.repeats",
+        "end.repeats",
         ("evals/test_dial_sweep.py::test_answers_that_begin_to_repeat_break_too",),
     ),
 ]
