@@ -47,6 +47,7 @@ COMMANDS = {
     "gym run": "gym_run",
     "gym report": "gym_report",
     "gym rescore": "gym_rescore",
+    "gym diff": "gym_diff",
     "contamination": "contamination",
     "collect": "collect",
     "select-rationales": "select_rationales",

@@ -59,6 +59,16 @@ def test_a_run_shows_its_steps_and_is_reported_and_scored_again(trimtab, task, s
     assert code == 0, err
     assert out.splitlines()[-1] == f"run: {run}-step1"
     assert len(json.loads((tmp_path / f"{run}-step1/gym.json").read_text())["submissions"]) == 2
+    code, out, err = trimtab("gym", "diff", f"{run}@1", f"{run}-step1")
+    assert code == 0, err
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["no", "file", "differs"]
+    assert ["steps", "1", "3"] in lines
+    assert ["score", "of", "submission", "1", "75.00"] in lines
+    for words, said in (([run, f"{run}@7"], "no snapshot at step 7; there are: 1"), ([task, run], "has no snapshot")):
+        code, _, err = trimtab("gym", "diff", *words)
+        assert (code, err.count("\n")) == (2, 1)
+        assert said in err
     (task / "hint.md").write_text("Another version.")
     code, _, err = trimtab("gym", "rescore", run)
     assert (code, err.count("\n")) == (2, 1)

@@ -136,6 +136,54 @@ def test_files_that_are_larger_than_their_quota_are_not_written_out(task, tmp_pa
             snapshots.take(episode, {}, 1)
 
 
+def test_the_difference_of_two_branches_is_in_files_budget_and_submissions(episode, tmp_path):
+    said(episode, "echo 12345 > stays; echo 1 > shrinks; echo 123 > goes; ln -s stays link; ln stays linked; mkdir f")
+    handed_in(episode, "a b c d")
+    snapshots.take(episode, {}, 1)
+    with restored(episode, tmp_path / "branch") as branch:
+        said(
+            branch,
+            "rm goes f -r; printf '' > shrinks; touch -d 2001-01-01 stays; ln -sfn data link; chmod 400 data/words.txt",
+        )
+        said(branch, "rm linked; echo 12345 > linked; echo new > data/added")
+        handed_in(branch, "a b z z")
+        snapshots.take(branch, {}, 9)
+        sides = [(run.folder, snapshots.read(run.folder)) for run in (episode, branch)]
+        found = snapshots.diff(*sides)
+        backwards = snapshots.diff(*reversed(sides))
+        assert found.files == [
+            ("data/added", None, 4), ("data/words.txt", 8, 8), ("goes", 4, None), ("link", 0, 0),
+            ("outputs/answers.txt", 7, 7), ("shrinks", 2, 0),
+        ]  # fmt: skip
+        assert found.submissions == [(1, pytest.approx(75.0), pytest.approx(75.0)), (2, None, pytest.approx(25.0))]
+        assert {key: after - before for key, (before, after) in found.budget.items() if key != "seconds"} == {
+            "steps": 4, "submissions": 1,
+            "cpu_seconds": branch.budget.cpu_seconds - sides[0][1].episode["budget"]["cpu_seconds"],
+            "evaluation_seconds": branch.budget.evaluation_seconds - episode.budget.evaluation_seconds,
+        }  # fmt: skip
+        assert backwards.files == [(path, after, before) for path, before, after in found.files]
+        assert snapshots.diff(sides[0], sides[0]).files == []
+
+
+def test_a_difference_needs_one_task_and_all_files(episode, tmp_path):
+    said(episode, "echo precious > kept")
+    snapshots.take(episode, {}, 1)
+    side = (episode.folder, snapshots.read(episode.folder))
+    changed = make_task(tmp_path / "changed" / "task", **{"hidden/labels.json": "{}"})
+    with Episode(changed, tmp_path / "other") as other:
+        snapshots.take(other, {}, 1)
+        with pytest.raises(
+            SnapshotError, match=f"{other.folder} is a run of task {changed.version()}: they do not comp"
+        ):
+            snapshots.diff(side, (other.folder, snapshots.read(other.folder)))
+    with Episode(episode.task, tmp_path / "empty") as empty:
+        snapshots.take(empty, {}, 0)
+        one = next(one for one in (episode.folder / "snapshots/objects").iterdir() if one.read_bytes() == b"precious\n")
+        one.unlink()
+        with pytest.raises(SnapshotError, match="is missing, which the snapshot needs"):
+            snapshots.diff((empty.folder, snapshots.read(empty.folder)), side)
+
+
 @pytest.mark.parametrize("deep", ["a/" * 70, f"{'x' * 200}/" * 11])
 def test_folders_that_are_too_deep_hinder_snapshots_and_not_the_run(task, tmp_path, deep):
     moves = [actions.RunCommand(command=f"mkdir -p {deep}", wait_for_completion=True), actions.ListFiles()]
@@ -144,7 +192,7 @@ def test_folders_that_are_too_deep_hinder_snapshots_and_not_the_run(task, tmp_pa
         agent = Scripted([Move(one) for one in moves])
         result = play(episode, agent, RunFacts("scripted", "T"), every=1, on_note=notes.append)
     assert (result["over"], result["final"], snapshots.steps(tmp_path / "run")) == ("the agent has stopped", 0.0, [])
-    assert len(notes) == 1
+    assert len(notes) == 2  # at the first step, and at the end
     assert "deep" in notes[0] or "2,000 bytes" in notes[0]
 
 

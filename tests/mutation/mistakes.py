@@ -134,6 +134,13 @@ MISTAKES = [
         ("gym/test_episode.py::test_an_evaluation_ends_with_the_time",),
     ),
     Mistake(
+        "gym: a second name of a file is taken for another content",
+        "gym.snapshots:_files_of",
+        "contents.get(what) if kind == 'same' else contents.get(path)",
+        "contents.get(path)",
+        ("gym/test_gym_snapshots.py::test_the_difference_of_two_branches",),
+    ),
+    Mistake(
         "gym: the evaluator imports what was handed in",
         "gym.judging:Submitted.module",
         "self.task / name",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trimtab.common.errors import UserError
 from trimtab.common.files import json_line, read_json, write_atomic
@@ -135,7 +135,7 @@ def restore(run: Path, snapshot: GymSnapshot, task: GymTask, folder: Path, **how
         for name, part in laid.items():
             if part.exists():
                 remove_tree(part)
-            _lay(part, snapshot.folders[name], run / FOLDER / OBJECTS)
+            _lay(part, snapshot.folders[name], run)
         for name, part in laid.items():
             if (folder / name).exists():
                 remove_tree(folder / name)
@@ -147,6 +147,78 @@ def restore(run: Path, snapshot: GymSnapshot, task: GymTask, folder: Path, **how
         raise
     write_atomic(folder / TRAJECTORY, steps_made.decode())
     return Episode(task, folder, state=dict(of), **how)
+
+
+# ---------------------------------------------------------------- comparing
+
+Side = tuple[Path, GymSnapshot]
+"""the run that took a snapshot, and the snapshot"""
+
+
+class SnapshotDiff(NamedTuple):
+    """What differs between two snapshots."""
+
+    files: list[tuple[str, int | None, int | None]]
+    """path of what is in the workspace, folders apart, and its bytes before and after; None where it is not there"""
+    budget: dict[str, tuple[float, float]]
+    """what was used before and after"""
+    submissions: list[tuple[int, float | None, float | None]]
+    """all submissions: number, and public score before and after"""
+
+
+def diff(before: Side, after: Side) -> SnapshotDiff:
+    """Compare two snapshots of a task, such as of two branches. A file differs by content, rights or kind, not by time.
+
+    Raises:
+        SnapshotError: if they are of different tasks or versions, or a file is missing.
+    """
+    tasks = [" ".join(one.episode[key] for key in ("task", "version")) for _, one in (before, after)]
+    if tasks[0] != tasks[1]:
+        raise SnapshotError(
+            f"{before[0]} is a run of {tasks[0]}, and {after[0]} is a run of {tasks[1]}: they do not compare"
+        )
+    held, holds = (_files_of(run, one.folders["workspace"]) for run, one in (before, after))
+    files = [
+        (path, *(None if path not in side else side[path][1] for side in (held, holds)))
+        for path in sorted({*held, *holds})
+        if held.get(path) != holds.get(path)
+    ]
+    budgets = [one.episode["budget"] for _, one in (before, after)]
+    scores, scored = (_scores_of(*side) for side in (before, after))
+    numbers = sorted({*scores, *scored})
+    return SnapshotDiff(
+        files,
+        {key: (value, budgets[1][key]) for key, value in budgets[0].items()},
+        [(number, scores.get(number), scored.get(number)) for number in numbers],
+    )
+
+
+def _files_of(run: Path, entries: list[list[Any]]) -> dict[str, tuple[Any, int]]:
+    """What a folder holds, other folders apart: path -> all that tells it from another, and its bytes."""
+    contents = {path: what for path, kind, _, _, what in entries if kind == "file"}
+    found = {}
+    for path, kind, mode, _, what in entries:
+        digest = contents.get(what) if kind == "same" else contents.get(path)
+        if kind != "folder":
+            size = 0 if digest is None else _object(run, digest).stat().st_size
+            found[path] = ((mode, digest or (kind, what)), size)
+    return found
+
+
+def _scores_of(run: Path, snapshot: GymSnapshot) -> dict[int, float]:
+    records = [
+        read_json(_object(run, what))
+        for path, _, _, _, what in snapshot.folders["submissions"]
+        if path.endswith(".json")
+    ]
+    return {one["number"]: one["score"] for one in records}
+
+
+def _object(run: Path, digest: str) -> Path:
+    place = run / FOLDER / OBJECTS / digest
+    if not place.is_file():
+        raise SnapshotError(f"{place} is missing, which the snapshot needs; choose another snapshot")
+    return place
 
 
 # ---------------------------------------------------------------- keeping
@@ -211,14 +283,14 @@ def _kept(folder: int, name: str, path: str, objects: Path) -> str:
 # ---------------------------------------------------------------- restoring
 
 
-def _lay(place: Path, entries: list[list[Any]], objects: Path) -> None:
+def _lay(place: Path, entries: list[list[Any]], run: Path) -> None:
     """Write a folder anew, content, rights and times."""
     makers: dict[str, Callable[[Path, str], Any]] = {
         "folder": lambda path, _: path.mkdir(parents=True),
         "link": lambda path, what: path.symlink_to(what),
         "pipe": lambda path, _: os.mkfifo(path),
         "same": lambda path, what: path.hardlink_to(place / what),
-        "file": lambda path, what: _written(path, objects / what),
+        "file": lambda path, what: _written(path, _object(run, what)),
     }
     for path, kind, _, _, what in sorted(entries, key=lambda one: one[1] == "same"):
         makers[kind](place / path, what)
@@ -230,12 +302,9 @@ def _lay(place: Path, entries: list[list[Any]], objects: Path) -> None:
 
 def _written(path: Path, held: Path) -> None:
     digest = hashlib.sha256()
-    try:
-        with held.open("rb") as file, path.open("xb") as out:
-            while data := file.read(CHUNK):
-                digest.update(data)
-                out.write(data)
-    except FileNotFoundError as error:
-        raise SnapshotError(f"{held} is missing, which the snapshot needs; choose another snapshot") from error
+    with held.open("rb") as file, path.open("xb") as out:
+        while data := file.read(CHUNK):
+            digest.update(data)
+            out.write(data)
     if digest.hexdigest() != held.name:
         raise SnapshotError(f"{held} is damaged: its SHA-256 differs; choose another snapshot")
