@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from tiny_gym import SETTINGS, engine, make_task
+from tiny_gym import EVALUATOR, SETTINGS, engine, make_task
 from trimtab.gym import snapshots
 from trimtab.gym.actions import schemas
 from trimtab.gym.agents import Briefing
@@ -162,6 +162,27 @@ def test_submissions_are_told_of_before_the_run_has_ended(task, tmp_path):
     assert (result["budget"]["steps"], result["best"], result["final"]) == (2, pytest.approx(75.0), None)
 
 
+def test_a_final_evaluation_that_failed_is_made_again_when_the_run_goes_on(tmp_path):
+    engine()
+    broken = tmp_path / "broken"
+    broken.touch()
+    check = f"    import os\n    assert not os.path.exists({str(broken)!r})\n"
+    evaluator = EVALUATOR.replace("    labels =", f"{check}    labels =", 1)
+    task, folder = make_task(tmp_path / "task", evaluator=evaluator), tmp_path / "run"
+    answers = {"filename": "outputs/answers.txt", "content": "a b c d"}
+    moves = read_script_of(tmp_path, [{"name": "create_file", "arguments": answers}, {"name": "finish"}])
+    with Episode(task, folder) as episode:
+        result = play(episode, Scripted(moves), RunFacts("scripted", "T"), every=10)
+    assert (result["final"], snapshots.steps(folder)) == (None, [2])
+    assert "evaluator.log says why" in result["error"]
+    broken.unlink()
+    agent = Scripted(moves)
+    with go_on(folder, task, agent) as episode:
+        result = play(episode, agent, RunFacts("scripted", "T"))
+    assert (result["final"], result["error"], result["over"]) == (pytest.approx(75.0), "", "the agent has finished")
+    assert result["budget"]["steps"] == 2
+
+
 def test_an_action_that_is_broken_off_is_done_again_and_counted_once(task, tmp_path, monkeypatch):
     answers = {"filename": "outputs/answers.txt", "content": "a b c d"}
     moves = read_script_of(tmp_path, [{"name": "create_file", "arguments": answers}, {"name": "eval"}])
@@ -182,7 +203,7 @@ def test_an_action_that_is_broken_off_is_done_again_and_counted_once(task, tmp_p
 def test_a_snapshot_that_is_due_while_something_runs_is_taken_when_that_has_ended(task, script, tmp_path):
     notes = []
     run(task, Scripted(read_script(script)), tmp_path / "run", every=2, on_note=notes.append)
-    assert snapshots.steps(tmp_path / "run") == [3, 4]
+    assert snapshots.steps(tmp_path / "run") == [3, 4, 5]
     assert len(notes) == 1
     assert notes[0].startswith("session training is busy with")
 

@@ -41,7 +41,7 @@ class GymRunSettings(LoadedSettings):
     seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
     """Random seed of the agent."""
     snapshot_every: Annotated[int, Shown("N"), Field(ge=0)] = 10
-    """Steps between two snapshots, which are taken when nothing runs; 0: only where the run is stopped."""
+    """Steps between two snapshots, which are taken when nothing runs, and at the end; 0: only where it is stopped."""
     resume: bool = False
     """Go on with the run in --out from its last snapshot."""
     branch: Annotated[int | None, Shown("STEP"), Field(ge=0)] = None
@@ -226,7 +226,8 @@ def _stopped(settings: GymRunSettings, error: BaseException, where: Path, made: 
 def _end(console: "Console", result: dict[str, Any], where: Path) -> None:
     """What it scored."""
     if result["final"] is None:
-        say(console, f"no final score: {result['error']}", style="yellow")
+        again = f"the same command with --out {where} --resume goes on to it"
+        say(console, f"no final score: {result['error']}; {again}", style="yellow")
     else:
         of = f"final {result['final']:.1f}, best {result['best']:.1f}, private {result['private']:.1f}"
         say(console, f"{of} of 100 ({result['over']})", style="bold")

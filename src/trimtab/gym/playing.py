@@ -31,8 +31,8 @@ def play(
     last two steps; sessions are closed, and the agent will be told.
 
     Args:
-        every: steps between two snapshots; one that is due while something runs is taken when that has ended. 0: none
-            but where it is stopped.
+        every: steps between two snapshots; one that is due while something runs is taken when that has ended. The last
+            one is of the end, so that a final evaluation that fails can be made again. 0: none but where it is stopped.
         on_step: hears of each step as it is written.
         on_note: hears why a snapshot cannot be taken.
 
@@ -68,6 +68,8 @@ def play(
                 except SnapshotError as why:
                     if str(why) != said:
                         on_note(said := str(why))
+        if every:
+            _keep(episode, memory, len(written), on_note)
         episode.end()
     except BaseException:
         _keep(episode, memory, len(written), on_note)
@@ -112,7 +114,7 @@ def _wait(episode: Episode, pace: Pace) -> None:
 
 
 def _keep(episode: Episode, memory: Memory, step: int, on_note: Callable[[str], Any]) -> None:
-    """A snapshot of a run that is stopped; an action that is broken off will be done again."""
+    """A snapshot of a run that ends or is stopped; an action that is broken off will be done again."""
     episode.budget.steps = min(step, episode.budget.steps)
     lost = list(episode.sessions.sessions)
     episode.sessions.close_all()
