@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tiny_gym import SETTINGS, engine, make_task
+from tiny_gym import EVALUATOR, SETTINGS, engine, make_task
 from trimtab.commands.gym_run import step_line
 from trimtab.common import locks
 from trimtab.gym import sandbox
@@ -77,6 +77,23 @@ def test_a_run_shows_its_steps_and_is_reported_and_scored_again(trimtab, task, s
     assert (code, err.count("\n")) == (2, 1)
     assert "scores of other versions do not compare" in err
     assert sorted(one.name for one in run.parent.iterdir()) == ["words-scripted-4", "words-scripted-4-step1"]
+
+
+def test_an_evaluator_that_fails_when_scores_are_computed_again_is_named_with_the_reason(trimtab, tmp_path):
+    engine()
+    broken = tmp_path / "broken"
+    check = f"    import os\n    assert not os.path.exists({str(broken)!r}), 'labels are locked'\n"
+    task = make_task(tmp_path / "words", EVALUATOR.replace("    labels =", f"{check}    labels =", 1)).folder
+    script = tmp_path / "s.yaml"
+    script.write_text(yaml.safe_dump([ANSWERS]))
+    assert trimtab("gym", "run", task, "--agent", f"scripted:{script}", "--out", tmp_path / "run")[0] == 0
+    broken.touch()
+    code, _, err = trimtab("gym", "rescore", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert (
+        err
+        == f"error: submission 1: the evaluator failed: AssertionError: labels are locked; see {task}/evaluator.py\n"
+    )
 
 
 def test_ctrl_c_keeps_the_run_and_resume_goes_on(trimtab, task, script, monkeypatch):

@@ -47,7 +47,7 @@ def result(**more):
     return {
         "task": "guess", "version": "v1", "isolation": "bwrap", "final": 75.0, "private": 37.5, "best": 75.0,
         "best_private": 37.5, "hint_seen": False, "over": "the agent has finished", "error": "",
-        "budget": {"seconds": 50.0, "cpu_seconds": 3.0}, "agent": "react", "model": "m-1b", "seed": 4,
+        "budget": {"seconds": 50.0, "cpu_seconds": 3.0, "steps": 4}, "agent": "react", "model": "m-1b", "seed": 4,
         "title": "Guess <all> labels",
         "submissions": [submission(1, 62.5, 40.0), submission(2, 75.0, 50.0, final=True, message="2 & more")], **more,
     }  # fmt: skip
@@ -144,11 +144,27 @@ def test_what_is_no_run_costs_a_line(tmp_path):
         ({}, "line 1: not a step"),
         ({**STEPS[0], "action": "sleep"}, "step 1: its action has no name"),
         ({**STEPS[0], "observation": {}}, "step 1: its observation says neither"),
+        ({**STEPS[0], "action": {"name": "sleep"}}, "step 1: its action has no arguments"),
+        ({**STEPS[0], "seconds": None}, "step 1: its seconds are no number"),
+        ({**STEPS[0], "took": "1"}, "step 1: its took is no number"),
+        ({**STEPS[0], "sessions": ["main"]}, "step 1: its sessions are no states"),
+        (step(1, "eval", {}, "eval"), "step 1: its evaluation has no score"),
     ):
-        folder = made(tmp_path / said[:4] / said[-5:].strip(), [row])
+        folder = made(tmp_path / said.replace(" ", "-"), [row])
         with pytest.raises(GymRunError, match=said):
             write([folder])
         assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"final": "?"}, {"budget": None}, {"budget": {"steps": 1}}, {"submissions": [{"number": 1}]}]
+)
+def test_a_result_that_is_none_costs_a_line(tmp_path, wrong):
+    folder = made(tmp_path / "one", STEPS, **wrong)
+    with pytest.raises(
+        GymRunError, match=r"gym\.json is not what `trimtab gym run` writes: (final|budget|submissions)$"
+    ):
+        write([folder])
 
 
 def test_the_gym_page_in_a_browser(tmp_path, browser):

@@ -27,7 +27,7 @@ def main(settings: GymRescoreSettings) -> None:
 
     from trimtab.common.errors import UserError
     from trimtab.common.terminal import cells, table_of
-    from trimtab.gym.evaluation import evaluate
+    from trimtab.gym.evaluation import EvaluationError, evaluate
     from trimtab.gym.finding import task_of
     from trimtab.gym.sandbox import find_engine
     from trimtab.gym.submissions import Submissions
@@ -40,7 +40,11 @@ def main(settings: GymRescoreSettings) -> None:
         raise UserError(f"{settings.run} has no submissions")
     table = table_of("submission", "score", "now", "private", "now", "what it says", box=None, pad_edge=False)
     for one in kept.records:
-        found = evaluate(task, kept.read(one.number), engine)
+        try:
+            found = evaluate(task, kept.read(one.number), engine)
+        except EvaluationError as failed:
+            why = ": ".join(filter(None, (str(failed), failed.log.strip().rpartition("\n")[2])))
+            raise UserError(f"submission {one.number}: {why}; see {task.evaluator}") from failed
         name = f"{one.number} (final)" if one.final else one.number
         points = [f"{value:.2f}" for value in (one.score, found.score, one.private_score, found.private_score)]
         table.add_row(*cells([name, *points, found.message]))

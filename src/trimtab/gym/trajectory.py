@@ -1,6 +1,6 @@
 """What a run of an agent leaves: `trajectory.jsonl`, a line for each step, and `gym.json`, what came of it all."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,29 @@ from trimtab.gym.observation import GymObservation
 TRAJECTORY, RESULT = "trajectory.jsonl", "gym.json"
 KEYS = ("step", "seconds", "took", "action", "observation", "said", "tokens", "sessions")
 """of a line"""
+
+
+def _has(keys: Iterable[str]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and set(keys) <= value.keys()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+RESULTS: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("task", "version", "agent"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("final", "private", "best"), _is_score),
+    "budget": _has(("steps", "seconds")),
+    "submissions": lambda value: (
+        isinstance(value, list) and all(map(_has(("number", "sha256", "seconds", "score", "private_score")), value))
+    ),
+}
+"""key of a result -> whether a value fits; others are shown where they are there"""
 
 
 class GymRunError(UserError):
@@ -88,8 +111,11 @@ def read_result(folder: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise GymRunError(f"{folder} is not a run of `trimtab gym run`: it has no {RESULT}")
     found = read_json(path)
-    if not isinstance(found, dict) or not {"task", "version", "agent", "submissions"} <= found.keys():
+    if not isinstance(found, dict):
         raise GymRunError(f"{path} is not what `trimtab gym run` writes")
+    for key, fits in RESULTS.items():
+        if key not in found or not fits(found[key]):
+            raise GymRunError(f"{path} is not what `trimtab gym run` writes: {key}")
     return found
 
 
@@ -106,9 +132,25 @@ def read_steps(folder: Path) -> list[dict[str, Any]]:
     except RecordError as failed:
         raise GymRunError(f"{path}, line {failed.line}: not a step; repair or delete the line") from None
     for number, row in enumerate(rows, start=1):
-        action, observed = row["action"], row["observation"]
-        if not isinstance(action, dict) or not isinstance(action.get("name"), str):
-            raise GymRunError(f"{path}, step {number}: its action has no name")
-        if not isinstance(observed, dict) or not {"success", "observation_type"} <= observed.keys():
-            raise GymRunError(f"{path}, step {number}: its observation says neither its type nor whether it succeeded")
+        if (fault := _fault(row)) is not None:
+            raise GymRunError(f"{path}, step {number}: its {fault}")
     return rows
+
+
+def _fault(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with a step that has all keys."""
+    action, observed = row["action"], row["observation"]
+    if not isinstance(action, dict) or not isinstance(action.get("name"), str):
+        return "action has no name"
+    if not isinstance(action.get("arguments"), dict):
+        return "action has no arguments"
+    if not _has(("success", "observation_type"))(observed):
+        return "observation says neither its type nor whether it succeeded"
+    if action["name"] == "eval" and observed["success"] and not _is_number(observed.get("overall_score")):
+        return "evaluation has no score"
+    if not isinstance(row["sessions"], dict):
+        return "sessions are no states"
+    for key, verb in (("seconds", "are"), ("took", "is")):
+        if not _is_number(row[key]):
+            return f"{key} {verb} no number"
+    return None
