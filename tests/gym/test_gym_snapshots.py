@@ -104,6 +104,21 @@ def test_two_branches_of_a_snapshot_go_their_own_ways(episode, tmp_path):
     assert said(episode, "cat shared")["output"] == "both"
 
 
+def test_a_run_that_goes_on_from_an_earlier_snapshot_has_no_later_ones(episode, tmp_path):
+    think = actions.Think(thought="so")
+    for step in (1, 2):
+        GymTrajectory(episode.folder).add(episode, think, episode.step(think), 0.0)
+        snapshots.take(episode, {}, step)
+    with restored(episode, tmp_path / "branch", 1) as branch:
+        assert snapshots.steps(branch.folder) == []
+    assert snapshots.steps(episode.folder) == [1, 2]
+    with restored(episode, step=1) as again:
+        GymTrajectory(again.folder).add(again, think, again.step(actions.ListFiles()), 0.0)
+        assert snapshots.steps(again.folder) == [1]
+        with restored(again) as third:  # its last one fits its trajectory
+            assert third.budget.steps == 1
+
+
 def test_nothing_is_kept_while_something_runs(episode):
     episode.call("run_command", {"command": "sleep 100", "session_id": "training"})
     training = episode.sessions.sessions["training"]

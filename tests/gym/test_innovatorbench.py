@@ -126,6 +126,16 @@ def test_the_settings_of_a_foreign_task_mean_the_same(root):
     assert task.notes == ("commands see this Python, and no conda environment of the task's own",)
 
 
+@pytest.mark.parametrize("given, wanted", [("0", "0"), ("1.5", "1.5"), ('"03"', "03"), ("true", None), ("[1]", None)])
+def test_a_variable_is_a_text_or_a_number(root, given, wanted):
+    path = changed(root, '{SHARDS: "3"}', f"{{SHARDS: {given}}}")
+    if wanted is None:
+        with pytest.raises(TaskError, match=r"env_vars"):
+            load_task(path)
+    else:
+        assert load_task(path).settings.environment == {"SHARDS": wanted}
+
+
 def test_it_is_found_in_a_folder_that_holds_its_yaml(root):
     place(root).rename(root / "config.yaml")
     assert load_task(root).name == "task_7"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from pydantic import Field
+from pydantic import Field, StrictFloat, StrictInt
 
 from trimtab.common.count import count
 from trimtab.common.errors import check_settings
@@ -69,7 +69,7 @@ class InnovatorSettings(Options):
     save_freq: int = -1
     resume_from_path: str | None = None
     computer_pool: tuple[Computer, ...] | None = None
-    env_vars: dict[str, str] | None = None
+    env_vars: dict[str, str | StrictInt | StrictFloat] | None = None
     workspace_dataset_path: str = DATASETS
     eval_workspace: str = "./evaluations"
     default_shell: str | None = None
@@ -200,7 +200,7 @@ def _refuse(found: InnovatorSettings, config: Path) -> None:
     """What this gym cannot do as it is asked for."""
     machines = [one for one in found.computer_pool or () if one.available]
     gpus = sum(one.computer_type == "gpu" for one in machines)
-    unfilled = [name for name, value in (found.env_vars or {}).items() if PLACEHOLDER.match(value)]
+    unfilled = [name for name, value in (found.env_vars or {}).items() if PLACEHOLDER.match(str(value))]
     whys = {
         f"it wants {count(gpus, 'machine')} with GPUs (computer_pool), and sandboxes see none; take them out where the "
         "task can do without": gpus > 0,
@@ -259,7 +259,7 @@ def _settings(found: InnovatorSettings, parts: Path) -> TaskSettings:
             scratch=1 << 30,
         ),
         evaluation_seconds=found.max_eval_time,
-        environment=found.env_vars or {},
+        environment={name: str(value) for name, value in (found.env_vars or {}).items()},
     )
 
 

@@ -97,7 +97,7 @@ def read(run: Path, step: int | None = None) -> GymSnapshot:
     """
     there = steps(run)
     if not there:
-        raise SnapshotError(f"{run} has no snapshot to go on from; begin anew in another folder")
+        raise SnapshotError(f"{run} has no snapshot; `trimtab gym run` takes them, so name another run or begin anew")
     if step is not None and step not in there:
         raise SnapshotError(f"{run} has no snapshot at step {step}; there are: {', '.join(map(str, there))}")
     path = run / FOLDER / str(there[-1] if step is None else step) / FILE
@@ -146,6 +146,8 @@ def restore(run: Path, snapshot: GymSnapshot, task: GymTask, folder: Path, **how
                 remove_tree(place)
         raise
     write_atomic(folder / TRAJECTORY, steps_made.decode())
+    for later in (step for step in steps(folder) if step > snapshot.step):
+        remove_tree(folder / FOLDER / str(later))
     return Episode(task, folder, state=dict(of), **how)
 
 
