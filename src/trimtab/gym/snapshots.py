@@ -181,7 +181,7 @@ def diff(before: Side, after: Side) -> SnapshotDiff:
         )
     held, holds = (_files_of(run, one.folders["workspace"]) for run, one in (before, after))
     files = [
-        (path, *(None if path not in side else side[path][1] for side in (held, holds)))
+        (path, held[path][1] if path in held else None, holds[path][1] if path in holds else None)
         for path in sorted({*held, *holds})
         if held.get(path) != holds.get(path)
     ]
