@@ -115,6 +115,9 @@ def test_ctrl_c_keeps_the_run_and_resume_goes_on(trimtab, task, script, monkeypa
         code, _, err = trimtab(*words, "--resume")
     assert code == 2
     assert "made is being written by another process" in err
+    code, _, err = trimtab(*words, "--resume", "--seed", "3")
+    said = "error: --seed 3: made is a run with --seed 0, which --resume goes on with; --branch takes another one\n"
+    assert (code, err) == (2, said)
     stop.append(False)
     code, out, err = trimtab(*words, "--resume")
     assert code == 0, err

@@ -192,6 +192,13 @@ def test_a_submission_is_kept_and_scored_again(task, episode):
         kept.read(7)
 
 
+@pytest.mark.parametrize("text", ["[]", '{"number": 1}', '{"number": 1, "speed": 2}'])
+def test_a_record_that_is_none_is_refused_with_its_place(tmp_path, text):
+    (tmp_path / "001.json").write_text(text)
+    with pytest.raises(SubmissionError, match=r"001\.json is not a submission of this version of trimtab"):
+        Submissions(tmp_path)
+
+
 def test_the_same_outputs_give_the_same_archive(episode):
     handed_in(episode)
     said(episode, "touch -d 2001-01-01 outputs/answers.txt; chmod 600 outputs/answers.txt")

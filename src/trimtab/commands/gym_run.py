@@ -136,13 +136,20 @@ def step_line(row: dict[str, Any], left: float, width: int) -> str:
 
 
 def _check_folder(settings: GymRunSettings) -> None:
-    """Refuse to write into what is there, and to go on with what is not."""
+    """Refuse to write into what is there, and to go on with what is not, or with other draws."""
+    from trimtab.gym.trajectory import read_result
+
     folder = settings.folder
     goes_on = settings.resume or settings.branch is not None
     if not goes_on and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already; --resume goes on with it, another --out begins anew")
     if goes_on and not folder.is_dir():
         raise UserError(f"there is no run {folder}; name it with --out")
+    if settings.resume and (seed := read_result(folder).get("seed", settings.seed)) != settings.seed:
+        raise UserError(
+            f"--seed {settings.seed}: {folder} is a run with --seed {seed}, which --resume goes on with; --branch "
+            "takes another one"
+        )
 
 
 @contextmanager

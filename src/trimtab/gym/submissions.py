@@ -47,12 +47,16 @@ class SubmissionRecord:
 
 
 class Submissions:
-    """The folder that keeps them: `001.tar` and `001.json` for each."""
+    """The folder that keeps them: `001.tar` and `001.json` for each.
+
+    Raises:
+        SubmissionError: at a record that is none.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.records = [SubmissionRecord(**read_json(path)) for path in sorted(folder.glob("[0-9]*.json"))]
+        self.records = [_record(path) for path in sorted(folder.glob("[0-9]*.json"))]
 
     def archive(self, number: int) -> Path:
         return self.folder / f"{number:03}.tar"
@@ -79,6 +83,13 @@ class Submissions:
         if hashlib.sha256(data).hexdigest() != record.sha256:
             raise SubmissionError(f"{self.archive(number)} is not what was handed in: its SHA-256 differs")
         return data
+
+
+def _record(path: Path) -> SubmissionRecord:
+    try:
+        return SubmissionRecord(**read_json(path))
+    except TypeError as error:
+        raise SubmissionError(f"{path} is not a submission of this version of trimtab") from error
 
 
 def pack(workspace: Workspace, outputs: Sequence[str]) -> tuple[bytes, list[str]]:
