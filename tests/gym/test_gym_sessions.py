@@ -164,6 +164,19 @@ def test_a_command_that_writes_to_the_descriptor_of_statuses_stays_watched(sandb
     session.close()
 
 
+def test_a_shell_that_reads_no_commands_holds_nobody_up(sandbox, monkeypatch):
+    monkeypatch.setattr("trimtab.gym.session.READING", 0.5)
+    session = Session("stopped", sandbox)
+    session.run("for n in 10 11 12 13; do echo 0 >&$n; done; while :; do :; done")
+    assert session.wait(PATIENCE, lambda: session.idle)
+    began = time.monotonic()
+    with pytest.raises(SessionError, match="session stopped reads no commands any more, and was ended"):
+        session.run(f": {'x' * 90_000}")
+    assert time.monotonic() - began < 10
+    assert session.wait(PATIENCE, lambda: not session.alive)
+    session.close()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_session_that_cannot_be_watched_any_more_ends(sandbox):
     def guard(session, cpu_seconds, memory):

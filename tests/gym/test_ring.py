@@ -71,6 +71,16 @@ def test_a_line_that_never_ends_takes_bounded_memory():
     assert {len(line.text) for line in lines[:-1]} == {100}
 
 
+@pytest.mark.parametrize("before", ["", "a", "ab", "abc"])
+@pytest.mark.parametrize("character", ["é", "€", "𝄞"])
+def test_a_line_that_never_ends_is_cut_between_characters(before, character):
+    ring = Ring(longest=10)
+    data = (before + 300 * character).encode()
+    for at in range(0, len(data), 7):
+        ring.feed(data[at : at + 7])
+    assert "".join(texts(ring.lines())) == before + 300 * character
+
+
 def test_a_progress_bar_shows_its_last_state():
     ring = Ring()
     ring.feed(b" 10%\r 50%\r100%\r\nnext\r\n")

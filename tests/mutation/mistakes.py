@@ -141,6 +141,13 @@ MISTAKES = [
         ("gym/test_gym_snapshots.py::test_the_difference_of_two_branches",),
     ),
     Mistake(
+        "gym: a line that never ends is cut within a character",
+        "gym.ring:Ring.feed",
+        "rest[at] & 0xC0 != 0x80",
+        "True",
+        ("gym/test_ring.py::test_a_line_that_never_ends_is_cut",),
+    ),
+    Mistake(
         "gym: the evaluator imports what was handed in",
         "gym.judging:Submitted.module",
         "self.task / name",

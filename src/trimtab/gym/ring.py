@@ -48,9 +48,10 @@ class Ring:
         if skipped:
             ended = ended[1:]  # what is before them
         most = 4 * self.longest  # bytes of the longest line
-        while len(rest) >= most:
-            ended.append(rest[:most])
-            rest = rest[most:]
+        while len(rest) > most:
+            cut = next((at for at in range(most, most - 4, -1) if rest[at] & 0xC0 != 0x80), most)  # between characters
+            ended.append(rest[:cut])
+            rest = rest[cut:]
         with self._lock:
             self.total += number
             self.mark += skipped

@@ -31,6 +31,8 @@ SHELL = (
     'eval "$line" 3<&- 4>&-; '
     "printf '%d\\n' \"$?\" >&4; done"
 )  # fmt: skip
+READING = 10.0
+"""seconds within which a shell has to take a command"""
 LONGEST_COMMAND = 100_000
 """characters"""
 
@@ -77,7 +79,7 @@ class Session:
             for one in theirs:
                 os.close(one)
         self._commands, self._output, self._status, self._typed = ours
-        for one in (self._typed, self._output):
+        for one in (self._commands, self._typed, self._output):
             os.set_blocking(one, False)
         with suppress(OSError):  # beyond what the system grants
             fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, READ)
@@ -146,7 +148,9 @@ class Session:
         self.last_command, self.last_status, self.killed_because = command, None, None
         self.began, self._pending = time.monotonic(), True
         try:
-            _write_all(self._commands, command.encode(errors="replace") + b"\0")
+            if not _write_all(self._commands, command.encode(errors="replace") + b"\0", READING):
+                self._running.strike()
+                raise SessionError(f"session {self.name} reads no commands any more, and was ended; create another one")
         except BrokenPipeError:
             raise SessionError(f"session {self.name} has ended; create another one") from None
 
@@ -267,6 +271,11 @@ def _status(said: bytes) -> int | None:
     return int(word[0]) if word and word[0].isdigit() and len(word[0]) <= 3 else None
 
 
-def _write_all(end: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(end, data) :]
+def _write_all(end: int, data: bytes, seconds: float) -> bool:
+    """Write to a pipe, and tell whether all of it was taken in time."""
+    until = time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        selector.register(end, selectors.EVENT_WRITE)
+        while data and selector.select(max(0.0, until - time.monotonic())):
+            data = data[os.write(end, data) :]
+    return not data
