@@ -107,6 +107,8 @@ def test_a_run_whose_config_only_names_the_key_is_exported(tmp_path):
     (folder / "config.json").write_text(json.dumps({**config, "_name_or_path": "trimtab_dial"}))
     place, dial = folder_of(folder, tmp_path)
     assert (place, dial.modules) == (tmp_path / "dial", ("model.layers.0",))
+    assert (place / "model.safetensors").readlink() == folder / "model.safetensors"
+    assert not (place / "config.json").is_symlink()
 
 
 def test_a_template_that_the_engine_is_given_will_do(tmp_path):
@@ -179,6 +181,22 @@ def test_a_run_is_served_at_two_strengths_until_ctrl_c(tmp_path):
         out, err = process.communicate(timeout=60)
         assert (process.returncode, err.strip(), token in out) == (130, "the server was stopped", False)
         assert not any(child.is_running() for child in children)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_is_left_of_a_server_that_is_ended(tmp_path, monkeypatch, number):
+    """The engine sees for itself that a server that was killed is gone."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    with serving(tiny_dial.save(tmp_path / "model")) as (process, _, _):
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert children
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        assert not psutil.wait_procs(children, timeout=20)[1]
+    if number != signal.SIGKILL:
+        assert not list((tmp_path / "temporary").glob("trimtab-*"))
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from trimtab.common.processes import (
     launched,
     rank,
     started_with,
+    until_stopped,
 )
 
 ACCELERATE = {"ACCELERATE_DYNAMO_BACKEND": "NO", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -106,6 +107,20 @@ def test_a_process_that_its_launcher_ends_cleans_up(monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
     assert end.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_server_cleans_up_when_its_terminal_is_closed_unless_that_is_to_be_survived(monkeypatch):
+    """nohup lets SIGHUP be ignored."""
+    with pytest.raises(SystemExit) as end, until_stopped("the server"):
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert end.value.code == 128 + signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with until_stopped("the server"):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ def folder_of(model: Path, temporary: Path, *, template: bool = False) -> tuple[
         check_chats(source.model)
     if dial is not None:
         return source.model, dial
-    return temporary / "dial", export_dial(source, temporary / "dial")
+    return temporary / "dial", export_dial(source, temporary / "dial", link=True)
 
 
 def _run(settings: ServeSettings, folder: Path, dial: "DialConfig", choice: "Choice") -> None:

@@ -108,19 +108,27 @@ def ended_tidily() -> Iterator[None]:
         yield
 
 
+def ending() -> list[signal.Signals]:
+    """The signals that ask this process to end: SIGTERM, and SIGHUP where its terminal's end is not to be survived, as
+    under nohup."""
+    named = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    return [one for one in named if signal.getsignal(one) is not signal.SIG_IGN]
+
+
 @contextmanager
 def terminated_as_exit() -> Iterator[None]:
-    """Within, SIGTERM is a SystemExit, so that what is open is closed."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Within, SIGTERM and SIGHUP are a SystemExit, so that what is open is closed."""
+    before = {one: signal.signal(one, lambda number, _: sys.exit(128 + number)) for one in ending()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 @contextmanager
 def until_stopped(what: str) -> Iterator[None]:
-    """Within, something serves until Ctrl-C (which a shell's background jobs ignore otherwise) or SIGTERM.
+    """Within, something serves until Ctrl-C (which a shell's background jobs ignore otherwise), SIGTERM or SIGHUP.
 
     Raises:
         Interrupted: for Ctrl-C, naming `what` was stopped.

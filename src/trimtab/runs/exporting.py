@@ -151,11 +151,14 @@ def new_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def export_dial(source: Source, out: Path, recommended: tuple[float, float] | None = None) -> DialConfig:
+def export_dial(
+    source: Source, out: Path, recommended: tuple[float, float] | None = None, *, link: bool = False
+) -> DialConfig:
     """Write the folder with the dial; the weights are those of the run, byte for byte.
 
     Args:
         recommended: [low, high]; by default what the model's config says, or between the two models.
+        link: to the weights, in place of a copy.
 
     Raises:
         UserError: if there is no dial, or the folder has one of another version.
@@ -167,7 +170,7 @@ def export_dial(source: Source, out: Path, recommended: tuple[float, float] | No
         base=source.base or before.base, method=source.method or before.method,
     )  # fmt: skip
     with new_folder(out) as part:
-        copy_model(source.model, part)
+        copy_model(source.model, part, link=link)
         write_json(part / "config.json", config | {KEY: dial.tree()})
         code = part / CODE
         code.parent.mkdir()
@@ -217,16 +220,21 @@ def write_recommended(folder: Path, recommended: tuple[float, float]) -> None:
     write_together({path: text + "\n" for path, text in texts.items()})
 
 
-def copy_model(model: Path, out: Path, *, weights: bool = True, config: bool = True) -> None:
+def copy_model(model: Path, out: Path, *, weights: bool = True, config: bool = True, link: bool = False) -> None:
     """Copy a model and its tokenizer, and nothing else that lies there.
 
     Args:
         weights, config: whether to copy these too.
+        link: to the files of weights, in place of copies.
     """
     left = {*(() if config else ("config.json", "generation_config.json")), *(() if weights else (model_folder.INDEX,))}
     kinds = KINDS if weights else KINDS[1:]
     for path in sorted({path for kind in kinds for path in model.glob(kind) if path.is_file()}):
-        if path.name not in left:
+        if path.name in left:
+            continue
+        if link and path.match(KINDS[0]):
+            (out / path.name).symlink_to(path.resolve())
+        else:
             with writing_to(out / path.name):
                 shutil.copyfile(path, out / path.name)
     if (more := model / "additional_chat_templates").is_dir():

@@ -10,6 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from trimtab.common.errors import UserError
+from trimtab.common.processes import ending
 from trimtab.engines.vllm import VLLMServer
 
 LOOK = 0.5
@@ -49,7 +50,7 @@ class Stoppable(uvicorn.Server):
 
 
 def serve(app: ASGIApp, listening: socket.socket, engine: VLLMServer, ready: Callable[[], None]) -> None:
-    """Serve on a bound socket until SIGINT or SIGTERM.
+    """Serve on a bound socket until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         ready: called when requests are taken.
@@ -57,7 +58,7 @@ def serve(app: ASGIApp, listening: socket.socket, engine: VLLMServer, ready: Cal
     Raises:
         EngineFailed: if the engine ends.
         KeyboardInterrupt: for a Ctrl-C.
-        SystemExit: for SIGTERM.
+        SystemExit: for the others.
     """
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=LEAVE, ws="none"
@@ -73,7 +74,7 @@ async def _until_signal(
 ) -> signal.Signals:
     """The signal that ended it."""
     asked: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
-    for one in (signal.SIGINT, signal.SIGTERM):
+    for one in (signal.SIGINT, *ending()):
         asyncio.get_running_loop().add_signal_handler(one, lambda one=one: asked.done() or asked.set_result(one))
     running = asyncio.create_task(server.serve(sockets=[listening]))
     watching = asyncio.create_task(_watch(engine, server, ready))

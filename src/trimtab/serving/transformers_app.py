@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -256,9 +257,17 @@ def app_of(served: DialServer, key: str) -> Keyed:
     return Keyed(Starlette(routes=routes, exception_handlers=handlers), key)
 
 
+def end_with(parent: int) -> None:
+    """End this process, which would serve on for nobody, as soon as the one that started it is gone."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
 def main() -> None:
     folder, name, host, port = sys.argv[1:]
     key = os.environ.pop(KEY)
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     served = DialServer(Path(folder), name)
     uvicorn.run(app_of(served, key), host=host, port=int(port), log_level="warning", access_log=False)
