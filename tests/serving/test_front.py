@@ -252,6 +252,15 @@ def test_a_temperature_samples_and_none_does_not(client):
     assert ask(client, 1.0, temperature=2.0, seed=1) == ask(client, 1.0, temperature=2.0, seed=1)
 
 
+def test_a_seed_gives_the_same_answer_beside_others(client):
+    sampled = partial(ask, client, 0.5, temperature=2.0)
+    alone = [sampled(seed=seed) for seed in range(4)]
+    assert len(set(alone)) == 4
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda seed: sampled(seed=seed), list(range(4)) * 3))
+    assert together == alone * 3
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_ends_the_generation(http, site, monkeypatch, stream):
     """The third forward waits until the client is gone; a whole answer would be 490 more."""

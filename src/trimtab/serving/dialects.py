@@ -61,7 +61,8 @@ class Dialect:
         if "logit_bias" in asked:
             asked["logit_bias"] = {token: float(bias) for token, bias in asked["logit_bias"].items()}
         warm = asked["temperature"]
-        asked["generation_config"] = json.dumps({**self.settings, "do_sample": warm > 0, FIELD: strength})
+        own = {"seed": asked.pop("seed")} if "seed" in asked else {}  # the handler would seed what all requests share
+        asked["generation_config"] = json.dumps({**self.settings, "do_sample": warm > 0, FIELD: strength, **own})
         if warm == 0:
             del asked["temperature"]
             asked.pop("top_p", None)

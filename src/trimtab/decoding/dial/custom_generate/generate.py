@@ -70,7 +70,7 @@ def generate(
             tokenizer=tokenizer, custom_generate=custom_generate, trust_remote_code=trust_remote_code,
         )  # fmt: skip
     dial = dial_of(model)
-    config, served = _config_of(model, generation_config, kwargs)
+    config, served, seed = _config_of(model, generation_config, kwargs)
     asked = next((one for one in (strength, served, dial.get("default")) if one is not None), 1.0)
     _check_request(model, kwargs, inputs, assistant_model)
     criteria = StoppingCriteriaList(stopping_criteria or ())
@@ -87,7 +87,8 @@ def generate(
         table = schedule(asked, dial, input_ids.size(0) // copies, most).repeat_interleave(copies, dim=1)
         streams = TwoStreams(model, dial, table, input_ids.device, generation_config, inputs)
         with streams:
-            return _decode(input_ids, streams, logits_processor, stopping_criteria, generation_config, streamer)
+            draws = None if seed is None else torch.Generator(input_ids.device).manual_seed(seed)
+            return _decode(input_ids, streams, logits_processor, stopping_criteria, generation_config, streamer, draws)
 
     return stock(model, generation_config=config, stopping_criteria=criteria, custom_generate=loop, **given, **kwargs)
 
@@ -251,8 +252,8 @@ class TwoStreams:
         return value
 
 
-def _decode(input_ids, next_logits, logits_processor, stopping_criteria, generation_config, streamer):
-    """[B, T + new tokens], or an output that holds them; greedily or with the draws of `generate`."""
+def _decode(input_ids, next_logits, logits_processor, stopping_criteria, generation_config, streamer, draws=None):
+    """[B, T + new tokens], or an output that holds them; greedily or with draws, by default of torch's generator."""
     pad, ends = generation_config._pad_token_tensor, any(hasattr(one, "eos_token_id") for one in stopping_criteria)
     going = torch.ones(input_ids.size(0), dtype=torch.bool, device=input_ids.device)
     whole = generation_config.return_dict_in_generate
@@ -264,7 +265,7 @@ def _decode(input_ids, next_logits, logits_processor, stopping_criteria, generat
             all_logits += (logits,) if generation_config.output_logits else ()
             all_scores += (scores,) if generation_config.output_scores else ()
         if generation_config.do_sample:
-            tokens = torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1).squeeze(1)
+            tokens = torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1, generator=draws).squeeze(1)
         else:
             tokens = scores.argmax(dim=-1)
         if ends:
@@ -283,22 +284,25 @@ def _decode(input_ids, next_logits, logits_processor, stopping_criteria, generat
 
 
 def _config_of(model, generation_config, kwargs):
-    """The generation config to pass on (a copy, or None where none was given), and the strength that it names.
+    """The generation config to pass on (a copy, or None where none was given), and the strength and the seed that it
+    names.
 
-    A served request names one, and often no length.
+    A served request names a strength, and often no length; its seed is its own, whatever is answered beside it.
     """
     own = model.generation_config
     if generation_config is None:
-        return None, getattr(own, "strength", None)
+        return None, getattr(own, "strength", None), None
     config = copy.deepcopy(generation_config)
-    served = getattr(config, "strength", None)
+    served, seed = getattr(config, "strength", None), getattr(config, "seed", None)
+    if seed is not None:
+        del config.seed
     if served is None:
-        return config, None
+        return config, None, seed
     del config.strength
     lengths = ("max_new_tokens", "max_length")
     if not any(kwargs.get(one) or getattr(config, one, None) or getattr(own, one, None) for one in lengths):
         config.max_new_tokens = SERVED
-    return config, served
+    return config, served, seed
 
 
 def _stop_strings(model, config, kwargs):
