@@ -2067,6 +2067,20 @@ MISTAKES = [
         ("serving/test_front.py::test_changes_at_a_schedule_are_those_of_its_strengths",),
     ),
     Mistake(
+        "serving: each answer has a hook of its own",
+        "decoding.dial.custom_generate.generate:TwoStreams.__enter__",
+        "id(layer) not in HOOKS",
+        "True",
+        ("serving/test_front.py::test_no_hook_is_added_or_removed_while_another_answer_runs",),
+    ),
+    Mistake(
+        "serving: a seed is that of all requests",
+        "decoding.dial.custom_generate.generate:_config_of",
+        "getattr(config, 'seed', None)",
+        "None",
+        ("serving/test_front.py::test_a_seed_gives_the_same_answer_beside_others",),
+    ),
+    Mistake(
         "serving: parts that are no text are taken",
         "serving.front:_is_text",
         "part.get('type') == 'text'",

@@ -370,6 +370,22 @@ def test_a_request_to_vllm_brings_the_strength_as_it_takes_it():
         Dialect("vllm").request({"vllm_xargs": "x"}, 0.5)
 
 
+def test_no_hook_is_added_or_removed_while_another_answer_runs(site):
+    """torch goes through a layer's hooks while another thread changes them, and fails."""
+    streams = partial(dial.TwoStreams, site.engine.model, site.engine.dial, torch.zeros(1, 1), "cpu", None, {})
+    hooks = site.engine.model.get_submodule(site.engine.dial["modules"][0])._forward_hooks
+
+    def beside():
+        with streams():
+            return list(hooks)
+
+    with ThreadPoolExecutor(1) as pool, streams():
+        alone = list(hooks)
+        assert pool.submit(beside).result() == alone == list(hooks)
+        assert len(alone) == 1
+    assert not hooks
+
+
 def test_hooks_of_one_thread_leave_other_threads_alone(site):
     """As when two answers are computed at a time."""
     model, ids, entered, done = site.engine.model, torch.tensor([[5, 6, 7]]), threading.Event(), threading.Event()

@@ -180,6 +180,16 @@ def _within(value, span):
     return span is None or span[0] <= value <= span[1]
 
 
+LOCK, HOOKS, RUNNING = threading.Lock(), {}, {}
+"""[hook, number of running answers] of each layer, and the streams of each thread and layer: answers of several threads
+share one hook, because torch fails if one is added or removed while another thread calls the layer"""
+
+
+def _around(layer, args, kwargs, output):
+    streams = RUNNING.get((threading.get_ident(), id(layer)))
+    return output if streams is None else streams.past(args, kwargs, output)
+
+
 class TwoStreams:
     """The next logits of a batch whose rows each run around the layer, through it, or both ways."""
 
@@ -196,22 +206,28 @@ class TwoStreams:
         around = [False] * len(self.aligned) + [True] * len(self.original)
         self.around = torch.tensor(around, device=device)
         self.layers = [model.get_submodule(name) for name in dial["modules"]]
-        self.hooks = []
         self.thread = threading.get_ident()
         self.started = False
 
     def __enter__(self):
-        self.hooks = [layer.register_forward_hook(self._around, with_kwargs=True) for layer in self.layers]
+        with LOCK:
+            for layer in self.layers:
+                RUNNING[self.thread, id(layer)] = self
+                if id(layer) not in HOOKS:
+                    HOOKS[id(layer)] = [layer.register_forward_hook(_around, with_kwargs=True), 0]
+                HOOKS[id(layer)][1] += 1
         return self
 
     def __exit__(self, *failed):
-        for hook in self.hooks:
-            hook.remove()
+        with LOCK:
+            for layer in self.layers:
+                del RUNNING[self.thread, id(layer)]
+                HOOKS[id(layer)][1] -= 1
+                if not HOOKS[id(layer)][1]:
+                    HOOKS.pop(id(layer))[0].remove()
 
-    def _around(self, layer, args, kwargs, output):
-        """The layer's input in place of its output, in the rows that run around it; another thread's are not ours."""
-        if threading.get_ident() != self.thread:
-            return output
+    def past(self, args, kwargs, output):
+        """A layer's input in place of its output, in the rows that run around it."""
         given = args[0] if args else kwargs["hidden_states"]
         made = output if isinstance(output, torch.Tensor) else output[0]
         around = self.around.to(given.device).view(-1, *[1] * (given.dim() - 1))
