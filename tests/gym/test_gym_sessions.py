@@ -216,6 +216,17 @@ def test_what_goes_on_when_its_processes_are_killed_ends_with_its_shell(sandbox,
     session.close()
 
 
+def test_a_shell_that_holds_too_much_memory_is_killed_though_it_is_idle(sandbox):
+    objecting = threading.Event()
+    session = Session("full", sandbox, lambda session, _, memory: "too much" if objecting.is_set() else None)
+    assert ran(session, "x=$(head -c 100000000 /dev/zero | tr '\\0' a); echo ${#x}") == "100000000"
+    time.sleep(1.0)  # it does nothing any more
+    objecting.set()
+    assert session.wait(PATIENCE, lambda: not session.alive)
+    assert session.killed_because == "too much"
+    session.close()
+
+
 def test_a_shell_that_does_nothing_survives_what_is_objected_to(sandbox):
     looks: list[int] = []
     session = Session("quiet", sandbox, lambda *_: looks.append(1) or "enough")

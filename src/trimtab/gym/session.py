@@ -33,6 +33,8 @@ SHELL = (
 )  # fmt: skip
 READING = 10.0
 """seconds within which a shell has to take a command"""
+HOLDING = 1 << 26
+"""bytes of memory beyond which a shell does not count as one that does nothing"""
 LONGEST_COMMAND = 100_000
 """characters"""
 
@@ -180,8 +182,8 @@ class Session:
         return self._running.processes.signal(signal.SIGKILL if force else signal.SIGTERM)
 
     def stop(self, why: str) -> None:
-        """Kill what the session runs, and remember why. The shell is killed too where it is what works, or where it
-        still goes on when this is called again after a while: that ends the session."""
+        """Kill what the session runs, and remember why. The shell is killed too where it is what works or fills the
+        memory, or where it still goes on when this is called again after a while: that ends the session."""
         if self.idle and not self._works:
             return
         if self.killed_because is None:
@@ -251,9 +253,10 @@ class Session:
         self._last_look = time.monotonic()
         found = self._running.processes.all()
         seconds = self._cpu.see(found)
-        shell = next((one.cpu_seconds for one in found if one.pid == self._running.processes.command), math.inf)
-        if self._last_look - self._shell[0] >= OBSERVED:
-            self._works, self._shell = shell - self._shell[1] >= WORKING, (self._last_look, shell)
+        shell = next((one for one in found if one.pid == self._running.processes.command), None)
+        if shell is not None and self._last_look - self._shell[0] >= OBSERVED:
+            self._works = shell.cpu_seconds - self._shell[1] >= WORKING or shell.memory > HOLDING
+            self._shell = (self._last_look, shell.cpu_seconds)
         if self._guard is None:
             return
         why = self._guard(self, seconds, sum(one.memory for one in found))
