@@ -103,6 +103,14 @@ class TaskSettings(Options):
                 raise ValueError(f"{one!r} lies in {other!r}; name it once")
         return outputs
 
+    @field_validator("metrics")
+    @classmethod
+    def _each_once(cls, metrics: tuple[Anchors, ...]) -> tuple[Anchors, ...]:
+        names = [one.name for one in metrics]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{twice} is named twice; each metric has one baseline and one reference")
+        return metrics
+
 
 @dataclass(frozen=True)
 class GymTask:
