@@ -54,7 +54,7 @@ def test_a_folder_without_one_of_its_parts_is_refused_by_name(tmp_path, name):
         ("  - {name: accuracy, baseline: 0.0, reference: 0.8}", "  []", "has no metrics"),
         ("reference: 0.8", "reference: 0.0", "a score needs two values"),
         (", reference: 0.8", "", "metrics"),
-        ("  - {name: accuracy,", "  - {name: accuracy, baseline: 1, reference: 2}\n  - {name: accuracy,", "named twice"),
+        ("  - {name: accuracy,", "  - {name: accuracy, baseline: 1, reference: 2}\n  - {name: accuracy,", "twice"),
         ("baseline: 0.0", "baseline: .nan", "finite"),
         ("title: Guess the labels", "title: T\nbuget: {}", "did you mean 'budget'"),
         ("outputs: [outputs]", "outputs: [../outputs]", "outputs"),
