@@ -2,15 +2,12 @@
 
     python tests/claims/agent_tools.py --out benchmarks/results/claims_agent_tools.json
     python tests/claims/agent_tools.py --seeds 0 --work FOLDER --out FILE.json
-    python tests/claims/agent_tools.py --policy pieces-3m --whole --repeating 2000 --updates 600 --out FILE.json
+    python tests/claims/agent_tools.py --policy pieces-3m --whole --updates 600 --rows 4000 --out FILE.json
 
 SmolLM2-135M with a LoRA adapter, or another policy with all its weights, makes as many updates of as many samples in
 each arm: `single`, one model on whole trajectories; `one stage`, planner, caller and summariser, each from the
 original; `multi-task`, one model asked as each of the three; `GLPFT`, a backbone for most of the updates, which is
 merged, then the three roles from it. Learning rates are those of the recipe `tiny_agent`; none is chosen here.
-
-A policy that has read nothing yet cannot copy a name out of its prompt, which language models bring with them; with
-`--repeating` it first learns, once for all arms and seeds, to go on with words that stood in the prompt before.
 
 Each arm then answers the suite `tools`: held-out tasks, tasks with tools that no training row offers, and tasks of
 other shapes, each turn after the reference's, and the agent on its own with its final state checked. Intervals are
@@ -22,10 +19,9 @@ Finished trainings and evaluations in the work folder are kept; the command goes
 
 import argparse
 import json
-import random
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +33,10 @@ from trimtab.agents.making import make_roles
 from trimtab.common.environment import environment
 from trimtab.common.files import read_json, write_atomic
 from trimtab.evals import FACTS
-from trimtab.models.loading import load_tokenizer
 from trimtab.report.evaluation import Evaluation, is_evaluation, read
-from trimtab.runs.folder import is_finished
 
 SPLITS = ("heldout", "unseen_tools", "unseen_templates")
 ROLES = ("planner", "caller", "summarizer")
-REPEATED = 16
-"""rows of an update that learns to repeat"""
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 GLPFT = "GLPFT"
 ARMS: dict[str, dict[str, str]] = {
@@ -83,38 +75,6 @@ def stages(updates: int, policy: str, lora: dict[str, Any] | None = LORA) -> lis
         *(stage(f"one_stage_{role}", role, steps) for role, steps in zip(ROLES, alone, strict=True)),
         stage("multi_task", "all", updates),
     ]
-
-
-def repetitions(number: int, tokenizer: Any) -> Iterator[dict[str, str]]:
-    """Prompts of drawn pieces of which two stand at the end once more, and all that followed them."""
-    drawn = random.Random("repetitions")
-    words = sorted({tokenizer.decode([i]) for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids})
-    words = [word for word in words if word.strip() and "\ufffd" not in word]
-    for _ in range(number):
-        said = drawn.choices(words, k=drawn.randint(10, 120))
-        start = drawn.randrange(len(said) // 2)
-        yield {"prompt": "".join([*said, "\n", *said[start : start + 2]]), "completion": "".join(said[start + 2 :])}
-
-
-def repeating(args: argparse.Namespace, work: Path) -> str:
-    """The policy, after it has learnt to repeat."""
-    rows, run = work / "repetitions.jsonl", work / "repeating"
-    if not is_finished(run):
-        work.mkdir(parents=True, exist_ok=True)
-        made = repetitions(args.repeating * REPEATED, load_tokenizer(args.policy))
-        write_atomic(rows, "".join(json.dumps(row) + "\n" for row in made))
-        training = {
-            "per_device_train_batch_size": REPEATED, "learning_rate": 2e-3, "lr_scheduler_type": "cosine",
-            "max_steps": args.repeating, "max_length": 512, "bf16": False, "max_grad_norm": 1.0, "warmup_steps": 100,
-            "save_strategy": "no", "logging_steps": 50,
-        }  # fmt: skip
-        tree = {
-            "method": "sft", "models": {"policy": args.policy}, "data": {"train": str(rows)}, "training": training,
-            "output": str(run),
-        }  # fmt: skip
-        write_atomic(work / "repeating.yaml", yaml.safe_dump(tree, sort_keys=False))
-        trimtab.train(work / "repeating.yaml")
-    return str(run / "model")
 
 
 def recipe(seed: int, args: argparse.Namespace, folder: Path) -> Path:
@@ -198,7 +158,6 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--updates", type=int, default=90, help="of each arm, over all its models")
     parser.add_argument("--policy", default="smollm2-135m")
     parser.add_argument("--whole", action="store_true", help="train all weights, not an adapter")
-    parser.add_argument("--repeating", type=int, default=0, help="updates in which the policy first learns to repeat")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rows", type=int, default=400, help="trajectories to learn from")
     parser.add_argument("--tasks", type=int, default=15, help="of each split")
@@ -209,17 +168,15 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     args = parser.parse_args(words)
     if args.smoke:
         args.seeds, args.updates, args.batch, args.rows, args.tasks, args.tokens = [0], 10, 1, 4, 1, 4
-        args.policy, args.repeating = "pieces-3m", 2
-    settings = {key: value for key, value in vars(args).items() if key not in ("out", "work")}
+        args.policy = "pieces-3m"
     start = time.time()
     with tempfile.TemporaryDirectory() as made:
         work = args.work or Path(made)
-        if args.repeating:
-            args.policy = repeating(args, work)
         found = [of_seed(seed, args, work / f"seed-{seed}") for seed in args.seeds]
     claims = compared(found)
     for name, (estimate, low, high) in claims.items():
         print(f"{name}: {estimate:+.3f} [{low:+.3f}, {high:+.3f}]")
+    settings = {key: value for key, value in vars(args).items() if key not in ("out", "work")}
     result = {"settings": settings, "environment": environment(), "seeds": found, "claims": claims}
     result["seconds"] = round(time.time() - start)
     if args.out:
