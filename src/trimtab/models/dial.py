@@ -83,7 +83,8 @@ def read_dial(folder: Path) -> DialConfig:
                 "run again"
             )
     known = {name: found[name] for name in DialConfig.__dataclass_fields__ if name in found}
-    made = DialConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    made = DialConfig(**given)
     low, high = made.limits
     if beyond := [one for one in (*made.recommended, made.default) if not low <= one <= high]:
         raise DialError(
