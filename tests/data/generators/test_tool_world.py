@@ -348,7 +348,7 @@ def test_training_rows_are_asked_in_other_words_than_held_out_ones():
     def first_words(split):
         return {row["messages"][0]["content"].split()[0] for row in rows_of(split, 300) if row["task"] == "cheaper"}
 
-    assert first_words("train") == {"Order", "Which"}
+    assert first_words("train") == {"Order", "Which", "I", "Compare", "Please"}
     assert first_words("heldout") == {"Find"}
 
 

@@ -1,4 +1,4 @@
-"""The tasks of training rows and of held-out ones, in three wordings each, of which the last is held out."""
+"""The tasks of training rows and of held-out ones, in six wordings each, of which the last is held out."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,17 @@ Shape = Callable[[Draft], None]
 MOVE = (
     "Move {title} from {old} to {new}, same time or the next free hour. When was it, and what is its number?",
     "My {title} on {old} must go to {new}, at the same time, later if that is taken. Tell me the time and number.",
+    "I cannot make the {title} of {old}. Put it on {new}, at its hour or the first free after; say hour and number.",
+    "On {old} there is {title}: take it to {new}. If that hour is taken use the next. Name old hour and number.",
+    "Could you reschedule {title}, now on {old}, for {new} at its time or later? I need old time and number.",
     "Shift {title} of {old} to {new}; keep the hour if it is free. Name the old hour and the event.",
 )
 TELL = (
     "Send {name} the weather of {city} on {day}. Tell me what you sent, to which address, and the number.",
     "Let {name} know the forecast for {city} on {day}; I want the address, the text and the message number.",
+    "How will the weather be in {city} on {day}? Tell {name}, and give me address, text and number of the message.",
+    "Please write to {name} what {city} expects for {day}. What did you write, where did it go, what is its number?",
+    "Look up {city} for {day} and pass the weather on to {name}. Report the address, what was said and the message.",
     "{name} wants to know how {city} will be on {day}. Write it, and name address, text and message.",
 )
 
@@ -28,6 +34,9 @@ def order(d: Draft) -> None:
     d.ask(
         "Order {n} {product}s, or as many as are left. What does one cost, what do all, and what is the order number?",
         "I want {n} pieces of {product}, fewer if there are not enough. Tell me the price, the total and the number.",
+        "How much is a {product}? Order {n}, or what there is, and say what all of them cost and the order number.",
+        "Please get {n} {product}s. If the stock is short take all of it. I need single price, sum and order number.",
+        "We need {n} of the {product}; whatever is left will do. Give the cost of one, of all, and the order.",
         "Buy me {n} times {product}; take the rest if it is short. Name the price of one, the sum and the order.",
         n=wanted, product=product,
     )  # fmt: skip
@@ -52,6 +61,9 @@ def cheaper(d: Draft) -> None:
     d.ask(
         "Order the cheapest {kind} that is not sold out. What do they cost, and what is the order number?",
         "Which {kind}s are there, and at what price? Order one of the cheapest, or the next if it is sold out.",
+        "I need a {kind} and want to pay little. See what they cost, order the least expensive left, say the number.",
+        "Compare the prices of each {kind} and order the lowest one in stock. Which are there, and what is the order?",
+        "Please buy a {kind}, the cheapest one; the other if that is gone. Name all, their prices and the order.",
         "Find me the {kind} with the lowest price that can be had and buy one. Tell me all prices and the order.",
         kind=kind,
     )  # fmt: skip
@@ -74,6 +86,9 @@ def book(d: Draft) -> None:
     d.ask(
         "Put {title} on {day} at {time}, or at the next free hour. What is its number, and what is on that day then?",
         "I have {title} on {day} at {time}; take the next free hour if it is taken. Tell me the number and the day.",
+        "Add {title} to {day}, {time}, or later if there is something already. Say its number and what is on that day.",
+        "On {day} at {time} I go to {title}: write it down, or in the first free hour behind. Tell me number and day.",
+        "Is {day} free at {time}? Enter {title} then, or as soon after as possible; give me number and events.",
         "Please note {title}, {day}, {time} or the first free hour after it. Name the event and all of that day.",
         title=title, day=day, time=time,
     )  # fmt: skip
@@ -113,6 +128,9 @@ def umbrella(d: Draft) -> None:
     d.ask(
         "If there is rain in {city} on {day}, put umbrella at 08:00 of that day, else hat. Give weather and number.",
         "Look at {city} on {day}: for rain I need the event umbrella at 08:00, otherwise hat. Tell me both results.",
+        "How is {city} on {day}? Add umbrella at 08:00 for rain or hat for anything else; name sky and event.",
+        "Remind me on {day} at 08:00: umbrella if {city} gets rain, else hat. I want forecast and event number.",
+        "Check the forecast of {city} for {day} and enter umbrella (rain) or hat (no rain) at 08:00. Report both.",
         "On {day} I am in {city}. Note umbrella at 08:00 if it rains there and hat if not; say weather and event.",
         city=city, day=day,
     )  # fmt: skip
@@ -132,6 +150,9 @@ def warmer(d: Draft) -> None:
     d.ask(
         "How many degrees warmer or colder is {one} than {other} on {day}? Give both forecasts too.",
         "What is the weather in {one} and in {other} on {day}, and the difference in degrees, first less second?",
+        "On {day}, what do {one} and {other} expect, and by how many degrees is the first above the second?",
+        "Take the degrees of {other} from those of {one} for {day}. Say the weather of each, and what is left.",
+        "I choose between {one} and {other} for {day}: give both forecasts, and degrees of {one} less {other}.",
         "Compare {one} with {other} on {day}: both forecasts, and the degrees of the first less the second.",
         one=one, other=other, day=day,
     )  # fmt: skip
@@ -151,6 +172,9 @@ def recipe(d: Draft) -> None:
     d.ask(
         "Change the {food} in the file {name} to {to} and save it. What was there, and what is there now?",
         "The file {name} names an amount of {food}. Write it there in {to} instead and tell me both amounts.",
+        "How much {food} stands in {name}? Replace it there by the amount in {to}, and give me old and new.",
+        "Open {name}, turn its {food} into {to} and write that back. I would like to hear both amounts.",
+        "Please convert the {food} of {name} to {to} and save the file so. What did it say, and what does it say now?",
         "Rewrite {name}: the {food} should be in {to}. Say the old text and the new amount.",
         name=asked, food=food, to=to,
     )  # fmt: skip
@@ -170,6 +194,9 @@ def pay_rise(d: Draft) -> None:
     d.ask(
         "What does {name} earn in the table staff? Raise it by {more} and tell me the old and the new amount.",
         "Give {name} of the staff {more} more. How much was it before, how much is it now?",
+        "Add {more} to what {name} gets by the table staff. Say what it was and what it has become.",
+        "Pay {name} {more} more from now on, in the table staff, and report both amounts.",
+        "In staff, look up what {name} is paid, put {more} on it, and tell me the amounts before and after.",
         "{name} is to get {more} on top of the pay in staff. Say the pay before and after.",
         name=name, more=more,
     )  # fmt: skip
@@ -189,6 +216,9 @@ def team(d: Draft) -> None:
     d.ask(
         "In which team of the table staff is {name}, and who are all in it? Find the address of {name} too.",
         "Who works in the team of {name}, by the table staff? Name the team, its people and the address of {name}.",
+        "Where does {name} work by the table staff, with whom, and what is the address to write to?",
+        "I want to write to {name}. Give me the address, and from the table staff the team and all who are in it.",
+        "List the team that the table staff has for {name}: its name, its members. And what is the address of {name}?",
         "Tell me the team of {name} (table staff), everybody in it, and how to write to {name}.",
         name=name,
     )  # fmt: skip
@@ -230,6 +260,9 @@ def shopping_list(d: Draft) -> None:
     d.ask(
         "Order what the file {name} says, or what is left of it. What does it say, and what is the order number?",
         "The file {name} holds what I want to buy. Order it, fewer if need be; tell me the text and the number.",
+        "Read {name} and order that, as much as there is of it. Tell me the line in the file and the order number.",
+        "What is written in {name}? Order it for me, or the rest of it, and give me the number of the order.",
+        "My order stands in {name}. Place it, with less if the shop has less, and report the text and the number.",
         "Buy the things in {name}; if they are short, take the rest. Say what is in it and name the order.",
         name=asked,
     )  # fmt: skip
@@ -249,6 +282,9 @@ def price_abroad(d: Draft) -> None:
     d.ask(
         "What does a {product} cost in EUR and in {currency}, and how many are left?",
         "Tell me the price of the {product}, also in {currency}, and its stock.",
+        "How much do I pay for a {product} in EUR, how much in {currency}, and are there any left, how many?",
+        "Give me three things about the {product}: what it costs in EUR, the same in {currency}, how many there are.",
+        "A {product}: price, price in {currency}, number in stock, please.",
         "I pay in {currency}: how much is one {product}, how much in EUR, and how many do they have?",
         product=product, currency=currency,
     )  # fmt: skip
@@ -264,6 +300,9 @@ def overview(d: Draft) -> None:
     d.ask(
         "Which files are there? Send {name} the text of {file}, and tell me text, address and number.",
         "List my files. Then write to {name} what {file} says; I want the text, the address and the message number.",
+        "What files do I have? {name} should get the text of {file}; report it, with the address and the number.",
+        "Show me the files, read {file} and send its text to {name}. Which text, which address, which message?",
+        "Forward {file} to {name} after listing all files. I need its text, the address it goes to, and the number.",
         "Name all files, and send what is in {file} to {name}. Say the text, where it went, and the message.",
         name=name, file=file,
     )  # fmt: skip
@@ -278,6 +317,9 @@ def walk(d: Draft) -> None:
     d.ask(
         "A walk has {a} {one} and {b} {to}. How much is the first part in {to}, and how long is all of it?",
         "I walk {a} {one} and then {b} {to}. Tell me the first part and the whole way in {to}.",
+        "First {a} {one}, then {b} {to}: what is the first in {to}, and what is the sum?",
+        "Turn {a} {one} into {to} and add {b} {to}. Give me the part and the total.",
+        "How far is it in {to} if I go {a} {one} and {b} {to} more, and how far is the first stretch?",
         "What are {a} {one} in {to}, and with {b} {to} more?",
         a=a, b=b, one=one, to=to,
     )  # fmt: skip
@@ -294,6 +336,9 @@ def no_product(d: Draft) -> None:
     d.ask(
         "Order a {product} and tell me its price and the order number.",
         "I want to buy one {product}. What does it cost, and what is the number of the order?",
+        "Please buy me a {product} and say what it costs and which order it is.",
+        "How much is a {product}? Order one and give me the order number.",
+        "One {product}, please: the price first, then the number of the order.",
         "Get me a {product}; name the price and the order.",
         product=product,
     )  # fmt: skip
