@@ -353,17 +353,19 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         rates = kept["settings"]["rates"] if kept else {
             prop: chosen_rate(prop, train, known, args, work) for prop, train in files.items()
         }  # fmt: skip
-        asked, seeds = Asked(tokenizer, prompts(args.number), args.new), dict(kept.get("seeds", {}))
-        for seed in [one for one in args.seeds if str(one) not in seeds]:
-            seeds[str(seed)] = of_seed(seed, files, rates, asked, args, work)
+        asked, result = Asked(tokenizer, prompts(args.number), args.new), kept
+        for seed in [one for one in args.seeds if str(one) not in kept.get("seeds", {})]:
+            seeds = {**result.get("seeds", {}), str(seed): of_seed(seed, files, rates, asked, args, work)}
+            seconds = kept.get("seconds", 0) + round(time.time() - start)
+            result = {
+                "settings": {**settings, "rates": rates}, "environment": environment(),
+                "summary": summed(list(seeds.values())), "seeds": seeds, "seconds": seconds,
+            }  # fmt: skip
+            if args.out:  # after each seed, for one takes half an hour
+                write_atomic(args.out, json.dumps(result) + "\n")
             print(f"seed {seed}: {time.time() - start:.0f} s so far", flush=True)
-    told = summed(list(seeds.values()))
-    for name, found in told.items():
+    for name, found in result.get("summary", {}).items():
         print(name, json.dumps(found))
-    result = {"settings": {**settings, "rates": rates}, "environment": environment(), "summary": told, "seeds": seeds}
-    result["seconds"] = kept.get("seconds", 0) + round(time.time() - start)
-    if args.out:
-        args.out.write_text(json.dumps(result) + "\n")
     return result
 
 
