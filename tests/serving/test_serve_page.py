@@ -101,15 +101,23 @@ def test_text_of_a_model_or_user_is_never_markup(tab):
     assert cards.count() == 2
 
 
-def test_answers_stream_and_stop(tab, site):
+STOP_AT_ONCE = """() => {
+  const watch = new MutationObserver(() => {
+    const stop = [...document.querySelectorAll("button")].find((one) => one.textContent.trim() === "Stop");
+    if (stop && document.querySelector(".answer .text:not(.waiting)")) { watch.disconnect(); stop.click(); }
+  });
+  watch.observe(document.body, { childList: true, subtree: true, characterData: true, attributes: true });
+}"""
+"""in the page itself: the model of the tests has written its answer before a busy browser hears of a click"""
+
+
+def test_answers_stream_and_stop(tab):
     tab.locator("#most").evaluate("e => { e.value = 450 }")
     tab.locator("#prompt").fill("count 3")
+    tab.evaluate(STOP_AT_ONCE)
     tab.locator("#prompt").press("Enter")
-    text = tab.locator(".answer .text").first
-    tab.locator(".answer .text:not(.waiting)").first.wait_for()
-    tab.get_by_role("button", name="Stop").click()
     tab.locator("#status", has_text="All answers are there").wait_for()
-    assert 0 < len(text.inner_text()) < 440
+    assert 0 < len(tab.locator(".answer .text").first.inner_text()) < 440
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
