@@ -7,6 +7,7 @@ from transformers import AttentionInterface
 
 import architectures
 import tiny
+from tiny_plans import plan_of
 from tiny_table import families, table
 from trimtab.core import IGNORE, Objective, Plan
 from trimtab.methods import dpo, hpd, kd, psft, sft, trra
@@ -74,15 +75,6 @@ def test_a_row_has_the_same_bits_whatever_stands_before_it(kind, attention):
     assert not torch.equal(before[first], after[first])
 
 
-def _plan(method, kind, policy, **options) -> Plan:
-    other = {seed: tiny.model(kind, seed=seed) for seed in (3, 4)}
-    roles = {kd: {"teacher": 3}, hpd: {"teacher": 3}, trra: {"reference": 3, "aligned": 4}, dpo: {"reference": 3}}
-    signals = {name: FrozenModel(other[seed], name=name) for name, seed in roles.get(method, {}).items()}
-    if method is dpo:
-        signals = {"reference": FrozenModel(other[3], name="reference", reads="answers")}
-    return method.METHOD.build(method.METHOD.config(**options), policy, **signals)
-
-
 def _both(plan: Plan, policy: nn.Module, rows=ROWS, places=PLACES) -> None:
     """Loss, metrics and gradient of packed rows are those of padded ones."""
     policy.zero_grad()
@@ -107,15 +99,15 @@ def _both(plan: Plan, policy: nn.Module, rows=ROWS, places=PLACES) -> None:
 def test_loss_metrics_and_gradient_are_those_of_padded_rows(method, kind):
     policy = tiny.model(kind)
     add_objective_forward(policy)
-    _both(_plan(method, kind, policy), policy)
+    _both(plan_of(method, kind, policy), policy)
 
 
 def test_pairs_and_means_over_rows_are_those_of_padded_rows():
     policy = tiny.model("gemma2")
     add_objective_forward(policy)
     pairs, places = ROWS.pick([0, 3, 1, 4]), torch.tensor([[0, 0], [1, 0], [0, 8], [1, 11]])
-    _both(_plan(dpo, "gemma2", policy), policy, pairs, places)
-    _both(_plan(psft, "gemma2", policy, loss_agg="seq-mean-token-mean"), policy)
+    _both(plan_of(dpo, "gemma2", policy), policy, pairs, places)
+    _both(plan_of(psft, "gemma2", policy, loss_agg="seq-mean-token-mean"), policy)
 
 
 def test_a_snapshot_and_a_teacher_that_remembers_read_packs():
@@ -153,7 +145,7 @@ def test_what_changes_the_policy_reads_packs(changed):
     else:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
         policy.train()
-    _both(_plan(sft, "mistral", policy), policy)
+    _both(plan_of(sft, "mistral", policy), policy)
     check_packing(policy, "policy")
 
 
@@ -168,7 +160,7 @@ class _Squares(Objective):
 def test_the_router_loss_leaves_padding_out():
     policy = architectures.build("mixtral")
     add_objective_forward(policy)
-    plan = _plan(sft, "llama", policy)
+    plan = plan_of(sft, "llama", policy)
     padded, packed = (
         call_plan(plan, policy, inputs, router_loss=1.0).metrics["router_loss"][0] for inputs in (ROWS.inputs(), PACKED)
     )
@@ -223,10 +215,10 @@ def _by_lengths(module, query, key, value, attention_mask, scaling=None, cu_seq_
 def test_flash_attention_is_given_rows_without_padding_and_their_lengths():
     policy = tiny.model("qwen3")
     add_objective_forward(policy)
-    wanted = call_plan(_plan(sft, "qwen3", policy), policy, ROWS.inputs()).loss
+    wanted = call_plan(plan_of(sft, "qwen3", policy), policy, ROWS.inputs()).loss
     AttentionInterface.register("flash_by_lengths", _by_lengths)
     policy.config._attn_implementation = "flash_by_lengths"
-    torch.testing.assert_close(call_plan(_plan(sft, "qwen3", policy), policy, PACKED).loss, wanted)
+    torch.testing.assert_close(call_plan(plan_of(sft, "qwen3", policy), policy, PACKED).loss, wanted)
 
 
 def test_no_token_is_predicted_across_rows():
@@ -235,6 +227,6 @@ def test_no_token_is_predicted_across_rows():
     add_objective_forward(policy)
     every = ROWS._replace(labels=ROWS.input_ids.masked_fill(ROWS.attention_mask == 0, IGNORE))
     every.labels[:, 0] = IGNORE
-    found = call_plan(_plan(sft, "llama", policy), policy, {**every.inputs(), PLACE: PLACES})
+    found = call_plan(plan_of(sft, "llama", policy), policy, {**every.inputs(), PLACE: PLACES})
     assert len(found.unreduced) == int(ROWS.attention_mask.sum()) - len(ROWS.labels)
-    _both(_plan(sft, "llama", policy), policy, every)
+    _both(plan_of(sft, "llama", policy), policy, every)

@@ -28,6 +28,7 @@ ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_poli
 ATTRIBUTION, ANSWERS = "objectives/test_attribution.py::", "objectives/test_answer_maps.py::"
 LANGUAGE, SAID = "methods/test_ad_kd_language.py::", "data/test_said.py::"
 PACKS = "models/test_packing.py::"
+SHARED, SHARED_RUNS = "models/test_shared_prefixes.py::", "runs/test_shared_prefix_runs.py::"
 STORE, CACHED = "signals/test_row_store.py::", "commands/test_teacher_cache.py::"
 WRITTEN = "commands/test_teacher_cache_written.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
@@ -808,6 +809,48 @@ MISTAKES = [
         "not all((a - b).abs().max() <= rounding for a, b in zip(found, after))",
         "False",
         (PACKS + "test_layers_that_cannot_keep_rows_apart_are_refused",),
+    ),
+    Mistake(
+        "shared prefixes: a branch sees the other branch",
+        "models.packing:packs_of_shared",
+        "common[:, before].clamp(max=known[i][2])",
+        "common[:, before]",
+        (SHARED + "test_layout_positions_and_what_is_seen", SHARED + "test_loss_and_gradient_are_those"),
+    ),
+    Mistake(
+        "shared prefixes: a token sees what comes after it",
+        "models.packing:packs_of_shared",
+        "positions[:, None, :] <= positions[:, :, None]",
+        "positions[:, None, :] < positions[:, :, None] + 2",
+        (SHARED + "test_layout_positions_and_what_is_seen", SHARED + "test_loss_and_gradient_are_those"),
+    ),
+    Mistake(
+        "shared prefixes: windows by places in the pack",
+        "models.packing:_within_window",
+        "config.sliding_window",
+        "config.sliding_window + 1",
+        (SHARED + "test_loss_and_gradient_are_those", SHARED + "test_windows_go_by_positions"),
+    ),
+    Mistake(
+        "shared prefixes: layers that read a shared row otherwise are taken",
+        "models.packing_check:_sharing_fault",
+        "all(same_logits(states[index], one) for index, one in zip(packed.index, alone))",
+        "True",
+        (SHARED + "test_a_window_that_no_mask_shows_is_refused",),
+    ),
+    Mistake(
+        "shared prefixes: a row stands behind another than it shares most with",
+        "data.shared_prefixes:_trunks",
+        "list(rows[i])",
+        "len(rows[i])",
+        (SHARED + "test_rows_stand_behind_the_row_they_share_most_with",),
+    ),
+    Mistake(
+        "shared prefixes: places that save nothing",
+        "data.shared_prefixes:shared_places",
+        "len(packs) * width >= len(rows) * max(map(len, rows))",
+        "False",
+        (SHARED + "test_rows_that_begin_otherwise", SHARED + "test_batches_have_places_only_where"),
     ),
     Mistake(
         "packs: rows stand on each other",

@@ -15,7 +15,8 @@ from transformers.masking_utils import create_masks_for_generate
 from transformers.utils.generic import is_flash_attention_requested
 
 PLACE = "place"
-"""in a packed batch: [R, 2] the pack of each row, and where it starts in it"""
+"""in a packed batch: [R, 2] the pack of each row, and where it starts in it. With a third column rows share their first
+tokens: so many of them are those of the row before it in the pack, and only what follows stands at its place"""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Packs:
     """[B, L] bool, False at padding"""
     index: Tensor
     """[R, T] of each token in [B * L]; 0 at padding"""
+    seen: Tensor | None = None
+    """[B, L, L] bool: which tokens (the last dimension) each token may see, if rows share some"""
 
 
 def packs(input_ids: Tensor, attention_mask: Tensor, place: Tensor, flat: bool = False) -> Packs:
@@ -61,6 +64,45 @@ def packs(input_ids: Tensor, attention_mask: Tensor, place: Tensor, flat: bool =
     return Packs(arguments, mask, index.masked_fill(~real, 0))
 
 
+def packs_of_shared(input_ids: Tensor, attention_mask: Tensor, place: Tensor) -> Packs:
+    """Lay rows out as packs in which tokens that rows share stand once.
+
+    A token sees those before it in its own row, wherever they stand: of an earlier row in its pack it sees what all
+    rows from there on share.
+
+    Args:
+        input_ids, attention_mask: [R, T] padded on the right.
+        place: [R, 3], see `PLACE`.
+    """
+    real = attention_mask.bool()
+    lengths, (pack, start, shared) = real.sum(dim=1), place.to(real.device).unbind(dim=1)
+    number, width = int(pack.max()) + 1, int((start + lengths - shared).max())
+    rows, longest = real.shape
+    within = torch.arange(longest, device=real.device).expand_as(real)
+    index = (pack * width + start - shared)[:, None] + within
+    common = torch.zeros(rows, rows, dtype=torch.int32, device=real.device)  # tokens of each row that others have too
+    known = place.tolist()
+    order = sorted(range(rows), key=lambda i: known[i][:2])
+    for before, i in zip([order[0], *order], order):
+        if known[i][2]:
+            index[i] = torch.where(within[i] < known[i][2], index[before], index[i])
+            common[:, i] = common[:, before].clamp(max=known[i][2])
+        common[i, i] = longest
+    own = real & (within >= shared[:, None])
+    whose = torch.full((number * width,), -1, device=real.device).index_put(
+        (index[own],), torch.arange(rows, device=real.device)[:, None].expand_as(real)[own]
+    )
+    mask = (whose >= 0).view(number, width)
+    positions = torch.zeros_like(whose).index_put((index[own],), within[own]).view(number, width)
+    ids = input_ids.new_full((number * width,), int(input_ids[0, 0])).index_put((index[own],), input_ids[own])
+    whose = whose.clamp(min=0).view(number, width)
+    seen = positions[:, None, :] < common[whose[:, None, :], whose[:, :, None]]
+    seen &= (positions[:, None, :] <= positions[:, :, None]) & mask[:, None, :] & mask[:, :, None]
+    seen |= torch.eye(width, dtype=torch.bool, device=real.device)  # padding sees itself, as it must see something
+    arguments = {"input_ids": ids.view(number, width), "position_ids": positions, "attention_mask": None}
+    return Packs(arguments, mask, index.masked_fill(~real, 0), seen)
+
+
 HOW = "_trimtab_packs"
 """attribute of layers: how they read packs, "positions" if there is none. With "masks" they pass no positions on where
 their masks are made, so that the masks are made here; with "padded" they read rows as they are."""
@@ -69,6 +111,10 @@ their masks are made, so that the masks are made here; with "padded" they read r
 def packs_for(layers: nn.Module, input_ids: Tensor, attention_mask: Tensor, place: Tensor) -> Packs:
     """`packs` in the form that these layers read. Flash attention reads the rows without padding."""
     config: Any = layers.config
+    if place.size(1) > 2:
+        found = packs_of_shared(input_ids, attention_mask, place)
+        found.arguments["attention_mask"] = _masks_of_shared(found, layers)
+        return found
     flat = is_flash_attention_requested(config)
     found = packs(input_ids, attention_mask, place, flat)
     arguments = found.arguments
@@ -81,6 +127,37 @@ def packs_for(layers: nn.Module, input_ids: Tensor, attention_mask: Tensor, plac
             config, empty, None, past_key_values=None, position_ids=arguments["position_ids"]
         )
     return found
+
+
+def _masks_of_shared(found: Packs, layers: nn.Module) -> Tensor | dict[str, Tensor]:
+    """[B, 1, L, L] in the form that these layers take, one for each type of layer where windows differ: sdpa takes a
+    bool, others add it to their logits."""
+    config: Any = layers.config
+    config = config.get_text_config()
+    types = set(getattr(config, "layer_types", None) or ())
+    if not types:
+        named = ("sliding_attention", "sliding_window"), ("chunked_attention", "attention_chunk_size")
+        types = {next((kind for kind, key in named if getattr(config, key, None)), "full_attention")}
+    dtype = next(layers.parameters()).dtype
+    masks = {}
+    for kind in types:
+        seen = _within_window(found, kind, config)[:, None]
+        if config._attn_implementation != "sdpa":
+            seen = torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+        masks[kind] = seen
+    return masks if len(masks) > 1 else masks.popitem()[1]
+
+
+def _within_window(found: Packs, kind: str, config: Any) -> Tensor:
+    """[B, L, L] `seen` as far as a type of layer sees, by positions in the rows."""
+    assert found.seen is not None
+    at: Tensor = found.arguments["position_ids"]
+    if kind == "sliding_attention":
+        return found.seen & (at[:, :, None] - at[:, None, :] < config.sliding_window)
+    if kind == "chunked_attention":
+        chunk = at // config.attention_chunk_size
+        return found.seen & (chunk[:, :, None] == chunk[:, None, :])
+    return found.seen
 
 
 def _lengths(layers: nn.Module, attention_mask: Tensor) -> dict[str, Any]:

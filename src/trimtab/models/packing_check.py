@@ -66,6 +66,60 @@ def settle_packs(
     return [settle_packing(model, roles.get(id(model), "reference")) for model in others]
 
 
+SHARE = "training.share_prefixes"
+
+
+def check_sharing(model: Any, role: str, longest: int) -> None:
+    """Check that the layers of a model read rows with a common beginning as each alone.
+
+    Args:
+        model: as it is trained, with adapters or an identity layer.
+        role: for messages.
+        longest: tokens of the longest row.
+
+    Raises:
+        CannotPack: if they do not.
+    """
+    if fault := _sharing_fault(model, longest):
+        raise CannotPack(f"{SHARE}: the {role} {fault}; leave {SHARE} out, each row is then read whole")
+
+
+def settle_sharing(policy: Any, others: Iterable[Any], named: Mapping[str, Any], longest: int) -> list[str]:
+    """`check_sharing` of the policy; models beside it that cannot share read whole rows, of which the notes say."""
+    check_sharing(policy, "policy", longest)
+    roles, notes = {id(model): role for role, model in named.items()}, []
+    for model in others:
+        if fault := _sharing_fault(model, longest):
+            setattr(backbone(inner(model)), HOW, "padded")
+            notes.append(f"{SHARE}: the {roles.get(id(model), 'reference')} {fault}; it reads each row whole")
+    return notes
+
+
+@torch.no_grad()
+def _sharing_fault(model: Any, longest: int) -> str | None:
+    """Why layers cannot share; tried on two rows as long as the longest of the run, of which half is common, so that a
+    window of attention that is not known here shows."""
+    layers: Any = backbone(inner(model))
+    name = f"({layers.config.model_type})"
+    if layers.config._attn_implementation not in ("sdpa", "eager"):
+        return f"{name} has {layers.config._attn_implementation} attention, which takes no mask; sdpa and eager do"
+    if "position_ids" not in signature(layers.forward).parameters:
+        return f"{name} takes no position_ids, so that a token behind another row's would be misplaced"
+    longest = max(longest, 8)
+    ids = probe_ids(inner(model), 2, longest)
+    ids[1, : longest // 2] = ids[0, : longest // 2]
+    place = torch.tensor([[0, 0, 0], [0, longest, longest // 2]], device=ids.device)
+    with eval_mode(layers):
+        try:
+            packed = packs_for(layers, ids, torch.ones_like(ids), place)
+            states = layers(**packed.arguments, use_cache=False).last_hidden_state.flatten(0, 1)
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
+            return f"{name} does not take a mask of its own ({first_line(error)})"
+        alone = [layers(input_ids=one[None], use_cache=False).last_hidden_state[0] for one in ids]
+    fits = all(same_logits(states[index], one) for index, one in zip(packed.index, alone))
+    return None if fits else f"{name} reads a row behind a shared beginning otherwise than alone"
+
+
 @torch.no_grad()
 def _find_out(model: Any) -> str | None:
     """On four short rows in two packs: whether a row reads the same bits whatever stands before it in its pack, and

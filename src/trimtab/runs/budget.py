@@ -14,6 +14,7 @@ from trimtab.common.count import count
 from trimtab.common.progress import watched
 from trimtab.common.terminal import say
 from trimtab.data.collate import length_sorted
+from trimtab.data.shared_prefixes import SharedPrefixes
 from trimtab.runs.check import samples
 from trimtab.runs.folder import RunError, stored_recipe
 from trimtab.runs.frozen_places import move_frozen
@@ -102,6 +103,10 @@ def _typical(job: Job, number: int, size: int, device: torch.device) -> tuple[It
         size: rows or packs of a batch.
     """
     rows = sorted(job.train.rows, key=lambda row: len(row["input_ids"]))
+    if job.args.share_prefixes:  # rows that follow each other are those that begin alike
+        some = job.train.rows[: number * size]
+        shared = map(SharedPrefixes(job.collator), (some[start : start + size] for start in range(0, len(some), size)))
+        return ({name: value.to(device) for name, value in batch.items()} for batch in shared), len(some)
     if job.packing is None:
         middle = max(0, len(rows) // 2 - 2 * size)
         some = rows[middle : middle + number * size]

@@ -17,6 +17,7 @@ from trimtab.core import Critic, Reference, Requirements, RewardModel
 from trimtab.core.vocab import BLOCK_TOKENS, CUDA_SCALE, SLICE_BYTES
 from trimtab.data.counts import Prepared
 from trimtab.data.rows import sequences
+from trimtab.data.shared_prefixes import MOST
 from trimtab.data.sources import Row, load_rows
 from trimtab.engines.address import is_address
 from trimtab.models.footprint import (
@@ -152,6 +153,10 @@ class _Run:
         if getattr(self.args, "packing", False):  # a byte for each pair of tokens
             mask = self.rows * self.length**2
             parts.append(MemoryPart(f"mask of {self.rows} x {self.length} packed tokens", mask, during(*BOTH_PASSES)))
+        if getattr(self.args, "share_prefixes", False):  # and the numbers that it is made from
+            pairs = max(1, self.rows // MOST) * (MOST * self.length) ** 2
+            name = f"mask of {self.rows} x {self.length} tokens that may be shared"
+            parts.append(MemoryPart(name, 5 * pairs, during(*BOTH_PASSES)))
         if self.recipe.method in ("psft", "proxy_align"):
             parts.append(MemoryPart("snapshot of trained weights", 4 * one.trained, always()))
         return parts

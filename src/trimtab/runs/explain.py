@@ -34,6 +34,8 @@ OWN_HELP = {
     "recipe asks for it, on a GPU too; TRL switches it on.",
     "disable_dropout": "Train without the policy's dropout. By default dropout is off for methods that learn a ratio "
     "to stored log-probabilities.",
+    "share_prefixes": "Read what rows of a batch have in common at their beginning once: the turns of one "
+    "conversation, the two answers of a pair. Values and gradients are those of whole rows, up to rounding.",
 }
 DEFAULTS_IN_WORDS = {
     "output": "runs/NAME, for the recipe NAME.yaml",
@@ -43,7 +45,7 @@ DEFAULTS_IN_WORDS = {
 }
 """of keys that their models call required"""
 YAML_WORDS = {"None": "null", "True": "true", "False": "false"}
-OWN_DEFAULTS = {"default_optim": "adamw_torch_fused", "disable_dropout": "null"}
+OWN_DEFAULTS = {"default_optim": "adamw_torch_fused", "disable_dropout": "null", "share_prefixes": "false"}
 """defaults in words, where the source has only a name"""
 
 

@@ -20,6 +20,7 @@ from trimtab.core.batch import COMPARED
 from trimtab.data import stored
 from trimtab.data.collate import Collator
 from trimtab.data.counts import Prepared
+from trimtab.data.packs import size_of
 from trimtab.data.rows import RATING
 from trimtab.data.sources import load_rows
 from trimtab.decoding._config import described
@@ -29,7 +30,7 @@ from trimtab.models.adapter_starts import stays_initial
 from trimtab.models.adapters import check_settings
 from trimtab.models.ends import settle
 from trimtab.models.masters import train_in_float32
-from trimtab.models.packing_check import settle_packs
+from trimtab.models.packing_check import settle_packs, settle_sharing
 from trimtab.models.second_derivative import differentiable_twice
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
@@ -277,9 +278,11 @@ class _Builder:
             self.heldout_signals.append(loaded.initial_signal("start"))
         self.plan = self.method.build(self.options, self.policy, **signals)
         self._check_plan()
+        others = [model for model in models_of(self.plan.signals) if model is not loaded.cached_model]
         if self.packing is not None:
-            others = [model for model in models_of(self.plan.signals) if model is not loaded.cached_model]
             self.note(*settle_packs(self.policy, others, loaded.frozen, self.args.device))
+        if self.args.share_prefixes:
+            self.note(*settle_sharing(self.policy, others, loaded.frozen, max(map(size_of, self.train.rows))))
         if self.cached is not None and loaded.cached is not None:
             read = [(self.train, self._collator())] if self.required.model(Teacher) else []
             read += [(self.held, Collator(0, self.vocab))] if self.held is not None else []

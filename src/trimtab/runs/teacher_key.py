@@ -143,6 +143,7 @@ def twice_fault(recipe: Recipe) -> str | None:
         (models.teacher_bits, "models.teacher_bits: the teacher's maps need gradients through its weights as they are"),
         (recipe.data.teacher_prompt, "data.teacher_prompt: maps of two prompts cannot be compared token by token"),
         (training.get("packing"), "training.packing: the maps of rows in one pack would run into each other"),
+        (training.get("share_prefixes"), "training.share_prefixes: a map is of one row's own tokens"),
         *second_derivative_rules(training),
     )
     return next((f"{why} ({name}); leave it out" for wrong, why in rules if wrong), None)

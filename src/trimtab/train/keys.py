@@ -53,8 +53,8 @@ WHOSE: dict[Loop, str] = {
     "rollouts": "TRL's GRPOConfig",
     "classification": "transformers' TrainingArguments, and max_length",
 }
-ADDED = {"disable_dropout": bool}
-"""Our own keys: GRPOConfig's name, for all loops. By default true for methods that learn a ratio."""
+ADDED = {"disable_dropout": bool, "share_prefixes": bool}
+"""Our own keys. The first is GRPOConfig's name, for all loops; by default true for methods that learn a ratio."""
 OURS = {
     "output_dir": "the recipe's `output`",
     "seed": "the recipe's `seed`",
@@ -218,6 +218,7 @@ def check_early(training: Mapping[str, Any], loop: Loop) -> dict[str, Any]:
         kind = plain_type(known.get(key, "bool")) if known else None
         typed[key] = value if kind is None else typed_value(key, value, TypeAdapter(kind))
     check_order(typed)
+    check_shared_prefixes(typed, loop)
     check_numbers(typed)
     return typed
 
@@ -258,6 +259,23 @@ def check_order(training: Mapping[str, Any]) -> None:
                 f"training.train_sampling_strategy={strategy}: packs have about the same length; leave it out, or "
                 "leave out packing"
             )
+
+
+def check_shared_prefixes(training: Mapping[str, Any], loop: Loop) -> None:
+    if not training.get("share_prefixes"):
+        return
+    if loop != "supervised":
+        raise TrainingError(f"training.share_prefixes is only for {OF_LOOP['supervised']}; leave it out")
+    if training.get("packing"):
+        raise TrainingError(
+            "training.packing makes packs of any rows, and training.share_prefixes of those that begin alike; leave "
+            "one of them out"
+        )
+    if training.get("router_aux_loss_coef"):
+        raise TrainingError(
+            "training.router_aux_loss_coef counts each token that an expert reads, and with training.share_prefixes "
+            "several rows' tokens are read once; leave one of them out"
+        )
 
 
 def check_names(

@@ -93,11 +93,16 @@ def check_sampling(args: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         rows: prepared.
 
     Raises:
-        SampledPairsError: for packs, a sharded policy, or a row with several answers.
+        SampledPairsError: for packs, shared prefixes, a sharded policy, or a row with several answers.
     """
     if getattr(args, "packing", False):
         raise SampledPairsError(
             "training.packing joins rows of known lengths, and rejected answers are only sampled later; leave it out"
+        )
+    if getattr(args, "share_prefixes", False):
+        raise SampledPairsError(
+            "training.share_prefixes joins rows of known tokens, and rejected answers are only sampled later; leave it "
+            "out"
         )
     if (kind := asked()).startswith(SHARDED):
         raise SampledPairsError(

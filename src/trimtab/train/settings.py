@@ -23,6 +23,7 @@ from trimtab.train.keys import (
     check_names,
     check_numbers,
     check_order,
+    check_shared_prefixes,
     check_whose,
     others,
     typed_value,
@@ -48,6 +49,7 @@ def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]
     check_whose(training, *whose(loop, _names(GRPOConfig), _names(TrainingArguments)))
     typed = {**DEFAULTS, **{key: _typed(key, value, kind) for key, value in training.items()}}
     check_order(typed)
+    check_shared_prefixes(typed, loop)
     check_numbers(typed)
     for field in dataclasses.fields(kind):
         allowed = [str(choice) for choice in field.metadata.get("choices") or ()]
@@ -83,6 +85,7 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
         "rollouts": {"remove_unused_columns": False, "beta": 0.0},  # rewards read the rows' own columns
         "classification": {"remove_unused_columns": False},
     }[loop]
+    shares = bool(training.get("share_prefixes"))
     training = {key: value for key, value in training.items() if key not in ADDED}
     try:
         args = CONFIGS[loop](
@@ -112,6 +115,7 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
     _check_trackers(args)
     _check_optimizer(args)
     _check_schedule(args)
+    args.share_prefixes = shares
     return args
 
 

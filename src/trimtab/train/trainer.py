@@ -10,6 +10,7 @@ from trl import SFTTrainer  # type: ignore[attr-defined]
 from trimtab.core import Plan, count
 from trimtab.core.batch import COMPARED
 from trimtab.data.collate import length_sorted
+from trimtab.data.shared_prefixes import SharedPrefixes
 from trimtab.train.base import ObjectiveLoop
 from trimtab.train.packs import Packing, PackSampler
 from trimtab.train.windows import WindowSampler
@@ -34,6 +35,8 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         config = model.config.get_text_config()
         own = {name: getattr(config, name) for name in ROUTER if hasattr(config, name)}
         asked, args.packing = args.packing, False  # TRL's would cut rows, and blocks attention for flash attention only
+        if args.share_prefixes:
+            kwargs["data_collator"] = SharedPrefixes(kwargs["data_collator"])
         super().__init__(model=model, args=args, **kwargs)
         args.packing = asked
         for name, value in own.items():  # TRL sets them for its own loss, and they would be saved
