@@ -1,5 +1,7 @@
 """`training.share_prefixes: true` in a recipe: what it changes, and what is refused."""
 
+import re
+
 import pytest
 import torch
 
@@ -51,6 +53,19 @@ def test_training_gives_the_weights_of_rows_read_whole(files, tmp_path, method):
     for a, b in zip(events(one, "train"), events(other, "train"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["answer_tokens"] == b["answer_tokens"]
+
+
+@pytest.mark.parametrize("order", ["sequential", "random"])
+def test_a_run_says_what_is_saved_and_how_to_save_more(files, tmp_path, order):
+    training = {"train_sampling_strategy": order, "per_device_train_batch_size": 3}
+    job = load_job(shared(files, tmp_path / "run", training=training), Shared(), QUIET)
+    (note,) = (one for one in job.notes if one.startswith("training.share_prefixes"))
+    share, *better = (int(one) for one in re.findall(r"(\d+)%", note))
+    in_order = better[0] if order == "random" else share
+    # each shop's rows are a batch, and its last row holds nearly all of the others
+    assert 50 < in_order <= 66
+    assert (share < 20) == (order == "random")
+    assert len(better) == (order == "random")
 
 
 def test_batches_of_the_run_have_shared_places_and_are_timed(files, tmp_path):

@@ -68,7 +68,7 @@ from trimtab.signals.base import models_of
 from trimtab.signals.reward_model import ScoreSpec
 from trimtab.train import settings
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
-from trimtab.train.packs import Packing, packing_of
+from trimtab.train.packs import Packing, note_of_shared, packing_of
 from trimtab.train.rollouts import check_buffer, rollout_config
 from trimtab.train.sampled_pairs import check_sampling
 
@@ -196,7 +196,7 @@ class _Builder:
             check_sampling(self.args, rows)
         self.packing = packing_of(self.args, rows, self.train.max_length, window)
         self.epoch = epoch_of(self.args, self.method.loop, len(rows), window, self.packing)
-        self.note(self.epoch.note)
+        self.note(self.epoch.note, note_of_shared(self.args, rows))
         self.held = None
         if recipe.data.heldout:
             self.held = prepare_source(recipe, "heldout", tokenizer, console=self.console, read=read)
