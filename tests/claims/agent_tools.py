@@ -86,7 +86,7 @@ def recipe(seed: int, args: argparse.Namespace, folder: Path) -> Path:
         "training": {
             "per_device_train_batch_size": args.batch, "max_grad_norm": 1.0, "lr_scheduler_type": "cosine",
             "max_length": 1024, "bf16": False, "gradient_checkpointing": False, "save_strategy": "no",
-            "logging_steps": 5,
+            "logging_steps": 5, "train_sampling_strategy": "sequential", "share_prefixes": True,
         },
         "stages": stages(args.updates, args.policy, None if args.whole else LORA),
         "seed": seed,
