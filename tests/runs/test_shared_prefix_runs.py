@@ -1,6 +1,7 @@
 """`training.share_prefixes: true` in a recipe: what it changes, and what is refused."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def files(tmp_path_factory):
     return folder
 
 
-def shared(files, output, method="kd", training=None, **changes):
+def shared(files, output, method="kd", training=None, **changes) -> Any:
     asked = {
         "max_length": 120, "max_steps": 2, "optim": "sgd", "share_prefixes": True, "per_device_train_batch_size": 6,
         "train_sampling_strategy": "sequential", "gradient_accumulation_steps": 1, **(training or {}),
