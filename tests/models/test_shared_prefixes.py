@@ -1,5 +1,7 @@
 """Rows that begin alike are read once and come out as if each were read alone."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -82,15 +84,15 @@ def _places(rows: tiny.Rows) -> torch.Tensor:
     return found
 
 
-def _same(plan, policy, rows=None) -> None:
+def _same(plan: Any, policy: Any, rows: tiny.Rows | None = None) -> None:
     """Loss, values, metrics and gradient are those of rows that are read alone."""
     rows = _tree() if rows is None else rows
     policy.zero_grad()
-    alone = call_plan(plan, policy, rows.inputs(), seed=7, step=3)
+    alone: Any = call_plan(plan, policy, rows.inputs(), seed=7, step=3)
     alone.loss.backward()
     wanted = tiny.gradients(policy)
     policy.zero_grad()
-    shared = call_plan(plan, policy, {**rows.inputs(), PLACE: _places(rows)}, seed=7, step=3)
+    shared: Any = call_plan(plan, policy, {**rows.inputs(), PLACE: _places(rows)}, seed=7, step=3)
     shared.loss.backward()
     torch.testing.assert_close(shared.loss, alone.loss, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(shared.unreduced, alone.unreduced, rtol=1e-5, atol=1e-5)
@@ -141,7 +143,7 @@ def test_what_changes_the_policy_shares(changed):
         policy.gradient_checkpointing_enable({"use_reentrant": False})
         policy.train()
     else:
-        check_sharing(policy.to(torch.bfloat16), "policy", 12)
+        check_sharing(policy.bfloat16(), "policy", 12)
         return
     _same(plan_of(sft, "mistral", policy), policy)
 
