@@ -7,7 +7,7 @@ from transformers import AttentionInterface
 
 import architectures
 import tiny
-from tiny_plans import plan_of
+from tiny_plans import plan_of, same_as_padded
 from tiny_table import families, table
 from trimtab.core import IGNORE, Objective, Plan
 from trimtab.methods import dpo, hpd, kd, psft, sft, trra
@@ -76,22 +76,7 @@ def test_a_row_has_the_same_bits_whatever_stands_before_it(kind, attention):
 
 
 def _both(plan: Plan, policy: nn.Module, rows=ROWS, places=PLACES) -> None:
-    """Loss, metrics and gradient of packed rows are those of padded ones."""
-    policy.zero_grad()
-    inputs = rows.inputs()
-    padded = call_plan(plan, policy, inputs, seed=7, step=3, router_loss=0.0)
-    padded.loss.backward()
-    wanted = tiny.gradients(policy)
-    policy.zero_grad()
-    packed = call_plan(plan, policy, {**inputs, PLACE: places}, seed=7, step=3)
-    packed.loss.backward()
-    torch.testing.assert_close(packed.loss, padded.loss, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(packed.unreduced, padded.unreduced, rtol=1e-5, atol=1e-5)
-    assert packed.metrics.keys() == padded.metrics.keys()
-    for name, pair in padded.metrics.items():
-        torch.testing.assert_close(packed.metrics[name][0], pair[0], rtol=1e-5, atol=2e-5)
-        assert packed.metrics[name][1] == pair[1], name
-    assert tiny.relative_error(tiny.gradients(policy), wanted) < 1e-5
+    same_as_padded(plan, policy, rows, places)
 
 
 @pytest.mark.parametrize("kind", families(list(tiny._KINDS)))

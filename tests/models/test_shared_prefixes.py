@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 import architectures
 import tiny
-from tiny_plans import plan_of
+from tiny_plans import plan_of, same_as_padded
 from tiny_table import families, table
 from trimtab.core import IGNORE
 from trimtab.data.collate import Collator
@@ -16,7 +16,7 @@ from trimtab.data.shared_prefixes import SharedPrefixes, shared_places
 from trimtab.methods import dpo, hpd, kd, psft, sft, trra
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import StatesCall, add_objective_forward, backbone, read_layers
-from trimtab.models.packing import PLACE, packs_of_shared
+from trimtab.models.packing import PLACE, packs, seen_in
 from trimtab.models.packing_check import CannotPack, check_sharing, settle_sharing
 from trimtab.signals.base import call_plan
 
@@ -56,14 +56,15 @@ def test_a_pack_is_no_longer_than_two_rows():
 def test_layout_positions_and_what_is_seen_by_hand():
     ids = torch.tensor([[5, 6, 7], [5, 6, 9], [3, 0, 0]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 0, 0]])
-    found = packs_of_shared(ids, mask, torch.tensor([[0, 0, 0], [0, 3, 2], [1, 0, 0]]))
+    places = torch.tensor([[0, 0, 0], [0, 3, 2], [1, 0, 0]])
+    found = packs(ids, mask, places)
+    seen = seen_in(found, mask, places)
     assert found.arguments["input_ids"][0].tolist() == [5, 6, 7, 9]
     assert found.arguments["position_ids"][0].tolist() == [0, 1, 2, 2]
     assert found.index.tolist() == [[0, 1, 2], [0, 1, 3], [4, 0, 0]]
     assert found.mask.tolist() == [[True] * 4, [True, False, False, False]]
-    assert found.seen is not None
-    assert found.seen[0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
-    assert found.seen[1].int().tolist() == torch.eye(4, dtype=torch.int).tolist()
+    assert seen[0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
+    assert seen[1].int().tolist() == torch.eye(4, dtype=torch.int).tolist()
 
 
 def _tree() -> tiny.Rows:
@@ -87,18 +88,7 @@ def _places(rows: tiny.Rows) -> torch.Tensor:
 def _same(plan: Any, policy: Any, rows: tiny.Rows | None = None) -> None:
     """Loss, values, metrics and gradient are those of rows that are read alone."""
     rows = _tree() if rows is None else rows
-    policy.zero_grad()
-    alone: Any = call_plan(plan, policy, rows.inputs(), seed=7, step=3)
-    alone.loss.backward()
-    wanted = tiny.gradients(policy)
-    policy.zero_grad()
-    shared: Any = call_plan(plan, policy, {**rows.inputs(), PLACE: _places(rows)}, seed=7, step=3)
-    shared.loss.backward()
-    torch.testing.assert_close(shared.loss, alone.loss, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(shared.unreduced, alone.unreduced, rtol=1e-5, atol=1e-5)
-    for name, pair in alone.metrics.items():
-        torch.testing.assert_close(shared.metrics[name][0], pair[0], rtol=1e-5, atol=2e-5)
-    assert tiny.relative_error(tiny.gradients(policy), wanted) < 1e-5
+    same_as_padded(plan, policy, rows, _places(rows))
 
 
 @pytest.mark.parametrize("kind", families(list(tiny._KINDS)))

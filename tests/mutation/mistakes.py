@@ -812,16 +812,16 @@ MISTAKES = [
     ),
     Mistake(
         "shared prefixes: a branch sees the other branch",
-        "models.packing:packs_of_shared",
-        "common[:, before].clamp(max=known[i][2])",
+        "models.packing:seen_in",
+        "common[:, before].clamp(max=tokens)",
         "common[:, before]",
         (SHARED + "test_layout_positions_and_what_is_seen", SHARED + "test_loss_and_gradient_are_those"),
     ),
     Mistake(
         "shared prefixes: a token sees what comes after it",
-        "models.packing:packs_of_shared",
-        "positions[:, None, :] <= positions[:, :, None]",
-        "positions[:, None, :] < positions[:, :, None] + 2",
+        "models.packing:seen_in",
+        "at[:, None, :] <= at[:, :, None]",
+        "at[:, None, :] < at[:, :, None] + 2",
         (SHARED + "test_layout_positions_and_what_is_seen", SHARED + "test_loss_and_gradient_are_those"),
     ),
     Mistake(
@@ -848,7 +848,7 @@ MISTAKES = [
     Mistake(
         "shared prefixes: places that save nothing",
         "data.shared_prefixes:shared_places",
-        "len(packs) * width >= len(rows) * max(map(len, rows))",
+        "read >= _padded(rows)",
         "False",
         (SHARED + "test_rows_that_begin_otherwise", SHARED + "test_batches_have_places_only_where"),
     ),

@@ -96,5 +96,5 @@ def test_a_policy_that_cannot_share_is_refused_before_a_folder_is_made(files, tm
 )
 def test_what_goes_with_it_is_checked_early_and_late(loop, training, message):
     for check in (settings.check, check_early):
-        with pytest.raises(TrainingError, match=f"share_prefixes.*{message}|{message}"):
+        with pytest.raises(TrainingError, match=message):
             check({"share_prefixes": True, **training}, loop)

@@ -41,16 +41,13 @@ def shared_places(rows: Sequence[Sequence[int]]) -> Tensor | None:
         [B, 3] int64 the pack of each row, where its own tokens start in it, and how many tokens before them it shares
         with the row that stands before it; see `trimtab.models.packing`. None if padded rows are no more tokens.
     """
-    trunks = _trunks(rows)
-    sizes = [sum(len(rows[i]) - shared for i, shared in trunk) for trunk in trunks]
-    packs = fit(sizes, max(sizes))
-    width = max(sum(sizes[number] for number in pack) for pack in packs)
-    if len(packs) * width >= len(rows) * max(map(len, rows)):
+    packs, read = _packed(rows)
+    if read >= _padded(rows):
         return None
     found = torch.empty(len(rows), 3, dtype=torch.long)
     for number, pack in enumerate(packs):
         start = 0
-        for i, shared in (one for trunk in pack for one in trunks[trunk]):
+        for i, shared in pack:
             found[i] = torch.tensor([number, start, shared])
             start += len(rows[i]) - shared
     return found
@@ -66,15 +63,23 @@ def saved(rows: Sequence[Sequence[Sequence[int]]], size: int) -> float:
     padded = read = 0
     for start in range(0, len(rows), size):
         ids = [one for row in rows[start : start + size] for one in row]
-        tokens, found = len(ids) * max(map(len, ids)), shared_places(ids)
-        padded += tokens
-        read += tokens if found is None else (int(found[:, 0].max()) + 1) * _width(found, ids)
+        padded += _padded(ids)
+        read += min(_padded(ids), _packed(ids)[1])
     return 1 - read / padded
 
 
-def _width(places: Tensor, rows: Sequence[Sequence[int]]) -> int:
-    """Tokens of the longest pack."""
-    return max(start + len(row) - shared for (_, start, shared), row in zip(places.tolist(), rows))
+def _padded(rows: Sequence[Sequence[int]]) -> int:
+    """Tokens of rows that are padded to the longest one."""
+    return len(rows) * max(map(len, rows))
+
+
+def _packed(rows: Sequence[Sequence[int]]) -> tuple[list[list[tuple[int, int]]], int]:
+    """Packs of rows in order, (row, tokens shared with the one before it), and the tokens of all packs."""
+    trunks = _trunks(rows)
+    sizes = [sum(len(rows[i]) - shared for i, shared in trunk) for trunk in trunks]
+    packs = fit(sizes, max(sizes))
+    width = max(sum(sizes[trunk] for trunk in pack) for pack in packs)
+    return [[one for trunk in pack for one in trunks[trunk]] for pack in packs], len(packs) * width
 
 
 def _trunks(rows: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:

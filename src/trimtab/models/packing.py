@@ -6,6 +6,7 @@ labels, signals, objectives and draws do not know of packs, and no token is pred
 
 from dataclasses import dataclass
 from inspect import Parameter, signature
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -29,27 +30,30 @@ class Packs:
     """[B, L] bool, False at padding"""
     index: Tensor
     """[R, T] of each token in [B * L]; 0 at padding"""
-    seen: Tensor | None = None
-    """[B, L, L] bool: which tokens (the last dimension) each token may see, if rows share some"""
 
 
 def packs(input_ids: Tensor, attention_mask: Tensor, place: Tensor, flat: bool = False) -> Packs:
-    """Lay rows out as packs.
+    """Lay rows out as packs. Tokens that rows share stand once.
 
     Args:
         input_ids, attention_mask: [R, T] padded on the right.
         place: see `PLACE`.
-        flat: one sequence of all rows without padding, as flash attention reads it.
+        flat: one sequence of all rows without padding, as flash attention reads it; no row shares tokens then.
     """
     real = attention_mask.bool()
     lengths = real.sum(dim=1)
-    pack, start = place.to(real.device).unbind(dim=1)
+    pack, start, *shared = place.to(real.device).unbind(dim=1)
     if flat:
         pack, start = torch.zeros_like(pack), lengths.cumsum(0) - lengths
+    own = lengths
+    if shared:  # a row begins where it would if all of its tokens stood there
+        start, own = start - shared[0], lengths - shared[0]
     number, width = int(pack.max()) + 1, int((start + lengths).max())
     within = torch.arange(real.size(1), device=real.device).expand_as(real)
     index = (pack * width + start)[:, None] + within
-    filled = lengths.new_zeros(number).index_add(0, pack, lengths)
+    for before, row, tokens in _sharing(place):
+        index[row, :tokens] = index[before, :tokens]
+    filled = lengths.new_zeros(number).index_add(0, pack, own)
     # the padding is one more row: its positions begin at 0 too
     position_ids = torch.arange(width, device=real.device).expand(number, -1) - filled[:, None]
     position_ids = position_ids.flatten().index_put((index[real],), within[real]).view(number, width)
@@ -64,43 +68,34 @@ def packs(input_ids: Tensor, attention_mask: Tensor, place: Tensor, flat: bool =
     return Packs(arguments, mask, index.masked_fill(~real, 0))
 
 
-def packs_of_shared(input_ids: Tensor, attention_mask: Tensor, place: Tensor) -> Packs:
-    """Lay rows out as packs in which tokens that rows share stand once.
+def _sharing(place: Tensor) -> list[tuple[int, int, int]]:
+    """Rows that share tokens, each behind the one that it shares them with: (that one, the row, tokens)."""
+    if place.size(1) < 3:
+        return []
+    known = place.tolist()
+    order = sorted(range(len(known)), key=known.__getitem__)
+    return [(before, row, known[row][2]) for before, row in pairwise(order) if known[row][2]]
+
+
+def seen_in(found: Packs, attention_mask: Tensor, place: Tensor) -> Tensor:
+    """[B, L, L] bool: which tokens (the last dimension) each token of packs may see, where rows share some.
 
     A token sees those before it in its own row, wherever they stand: of an earlier row in its pack it sees what all
-    rows from there on share.
-
-    Args:
-        input_ids, attention_mask: [R, T] padded on the right.
-        place: [R, 3], see `PLACE`.
+    rows from there on share. Padding sees itself alone.
     """
-    real = attention_mask.bool()
-    lengths, (pack, start, shared) = real.sum(dim=1), place.to(real.device).unbind(dim=1)
-    number, width = int(pack.max()) + 1, int((start + lengths - shared).max())
-    rows, longest = real.shape
-    within = torch.arange(longest, device=real.device).expand_as(real)
-    index = (pack * width + start - shared)[:, None] + within
-    common = torch.zeros(rows, rows, dtype=torch.int32, device=real.device)  # tokens of each row that others have too
-    known = place.tolist()
-    order = sorted(range(rows), key=lambda i: known[i][:2])
-    for before, i in zip([order[0], *order], order):
-        if known[i][2]:
-            index[i] = torch.where(within[i] < known[i][2], index[before], index[i])
-            common[:, i] = common[:, before].clamp(max=known[i][2])
-        common[i, i] = longest
-    own = real & (within >= shared[:, None])
-    whose = torch.full((number * width,), -1, device=real.device).index_put(
-        (index[own],), torch.arange(rows, device=real.device)[:, None].expand_as(real)[own]
-    )
-    mask = (whose >= 0).view(number, width)
-    positions = torch.zeros_like(whose).index_put((index[own],), within[own]).view(number, width)
-    ids = input_ids.new_full((number * width,), int(input_ids[0, 0])).index_put((index[own],), input_ids[own])
-    whose = whose.clamp(min=0).view(number, width)
-    seen = positions[:, None, :] < common[whose[:, None, :], whose[:, :, None]]
-    seen &= (positions[:, None, :] <= positions[:, :, None]) & mask[:, None, :] & mask[:, :, None]
-    seen |= torch.eye(width, dtype=torch.bool, device=real.device)  # padding sees itself, as it must see something
-    arguments = {"input_ids": ids.view(number, width), "position_ids": positions, "attention_mask": None}
-    return Packs(arguments, mask, index.masked_fill(~real, 0), seen)
+    real, rows = attention_mask.bool(), len(place)
+    number = torch.arange(rows, device=real.device)
+    # tokens at the beginning of one row (the first dimension) that another has too
+    common = real.size(1) * torch.eye(rows, dtype=torch.int32, device=real.device)
+    for before, row, tokens in _sharing(place):
+        common[:, row] += common[:, before].clamp(max=tokens)
+    own = real & (torch.arange(real.size(1), device=real.device) >= place[:, 2].to(real.device)[:, None])
+    whose = torch.zeros_like(found.mask, dtype=torch.long).flatten()
+    whose = whose.index_put((found.index[own],), number[:, None].expand_as(real)[own]).view_as(found.mask)
+    at, mask = found.arguments["position_ids"], found.mask
+    seen = at[:, None, :] < common[whose[:, None, :], whose[:, :, None]]
+    seen &= (at[:, None, :] <= at[:, :, None]) & mask[:, None, :] & mask[:, :, None]
+    return seen | torch.eye(at.size(1), dtype=torch.bool, device=real.device)
 
 
 HOW = "_trimtab_packs"
@@ -111,14 +106,13 @@ their masks are made, so that the masks are made here; with "padded" they read r
 def packs_for(layers: nn.Module, input_ids: Tensor, attention_mask: Tensor, place: Tensor) -> Packs:
     """`packs` in the form that these layers read. Flash attention reads the rows without padding."""
     config: Any = layers.config
-    if place.size(1) > 2:
-        found = packs_of_shared(input_ids, attention_mask, place)
-        found.arguments["attention_mask"] = _masks_of_shared(found, layers)
-        return found
-    flat = is_flash_attention_requested(config)
+    shares = place.size(1) > 2
+    flat = not shares and is_flash_attention_requested(config)
     found = packs(input_ids, attention_mask, place, flat)
     arguments = found.arguments
-    if flat:
+    if shares:
+        arguments["attention_mask"] = _masks(seen_in(found, attention_mask, place), arguments["position_ids"], layers)
+    elif flat:
         arguments.update(_lengths(layers, attention_mask))
     elif getattr(layers, HOW, None) == "masks":
         ids = arguments["input_ids"]
@@ -129,9 +123,14 @@ def packs_for(layers: nn.Module, input_ids: Tensor, attention_mask: Tensor, plac
     return found
 
 
-def _masks_of_shared(found: Packs, layers: nn.Module) -> Tensor | dict[str, Tensor]:
-    """[B, 1, L, L] in the form that these layers take, one for each type of layer where windows differ: sdpa takes a
-    bool, others add it to their logits."""
+def _masks(seen: Tensor, at: Tensor, layers: nn.Module) -> Tensor | dict[str, Tensor]:
+    """What is seen as the mask that these layers take, [B, 1, L, L], one for each type of layer where windows differ:
+    sdpa takes a bool, others add it to their logits.
+
+    Args:
+        seen: [B, L, L].
+        at: [B, L] positions in the rows.
+    """
     config: Any = layers.config
     config = config.get_text_config()
     types = set(getattr(config, "layer_types", None) or ())
@@ -141,23 +140,21 @@ def _masks_of_shared(found: Packs, layers: nn.Module) -> Tensor | dict[str, Tens
     dtype = next(layers.parameters()).dtype
     masks = {}
     for kind in types:
-        seen = _within_window(found, kind, config)[:, None]
+        mask = _within_window(seen, at, kind, config)[:, None]
         if config._attn_implementation != "sdpa":
-            seen = torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
-        masks[kind] = seen
+            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+        masks[kind] = mask
     return masks if len(masks) > 1 else masks.popitem()[1]
 
 
-def _within_window(found: Packs, kind: str, config: Any) -> Tensor:
+def _within_window(seen: Tensor, at: Tensor, kind: str, config: Any) -> Tensor:
     """[B, L, L] `seen` as far as a type of layer sees, by positions in the rows."""
-    assert found.seen is not None
-    at: Tensor = found.arguments["position_ids"]
     if kind == "sliding_attention":
-        return found.seen & (at[:, :, None] - at[:, None, :] < config.sliding_window)
+        return seen & (at[:, :, None] - at[:, None, :] < config.sliding_window)
     if kind == "chunked_attention":
         chunk = at // config.attention_chunk_size
-        return found.seen & (chunk[:, :, None] == chunk[:, None, :])
-    return found.seen
+        return seen & (chunk[:, :, None] == chunk[:, None, :])
+    return seen
 
 
 def _lengths(layers: nn.Module, attention_mask: Tensor) -> dict[str, Any]:

@@ -96,27 +96,28 @@ def seconds_per_step(job: Job, console: Console | None = None, most: float = flo
 
 
 def _typical(job: Job, number: int, size: int, device: torch.device) -> tuple[Iterable[dict[str, Any]], int]:
-    """Batches of rows of middle length, or of packs as they come, and how many rows they hold.
+    """Batches of rows of middle length, or of packs or of rows that share as they come, and how many rows they hold.
 
     Args:
         number: of batches.
         size: rows or packs of a batch.
     """
-    rows = sorted(job.train.rows, key=lambda row: len(row["input_ids"]))
+    collator: Any = job.collator
     if job.args.share_prefixes:  # rows that follow each other are those that begin alike
-        some = job.train.rows[: number * size]
-        shared = map(SharedPrefixes(job.collator), (some[start : start + size] for start in range(0, len(some), size)))
-        return ({name: value.to(device) for name, value in batch.items()} for batch in shared), len(some)
-    if job.packing is None:
+        collator, units = SharedPrefixes(collator), job.train.rows[: number * size]
+        held = len(units)
+    elif job.packing is None:
+        rows = sorted(job.train.rows, key=lambda row: len(row["input_ids"]))
         middle = max(0, len(rows) // 2 - 2 * size)
         some = rows[middle : middle + number * size]
-        return length_sorted(some, job.collator, size, device), len(some)
-    packs = job.packing.packs()
-    packs = packs[:: max(1, len(packs) // (number * size))][: number * size]
-    packed = [[job.train.rows[i] for i in pack] for pack in packs]
-    batches = (job.collator(packed[start : start + size]) for start in range(0, len(packed), size))
-    on_device = ({name: value.to(device) for name, value in batch.items()} for batch in batches)
-    return on_device, sum(map(len, packed))
+        return length_sorted(some, collator, size, device), len(some)
+    else:
+        packs = job.packing.packs()
+        packs = packs[:: max(1, len(packs) // (number * size))][: number * size]
+        units = [[job.train.rows[i] for i in pack] for pack in packs]
+        held = sum(map(len, units))
+    batches = (collator(units[start : start + size]) for start in range(0, len(units), size))
+    return ({name: value.to(device) for name, value in batch.items()} for batch in batches), held
 
 
 def pace(recipe: Recipe, later: Collection[str], shared: Shared, console: Console) -> str:
